@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""The demo: two lab hosts, the stack on both, 1,000 memories, the guide's four scenarios, a status table and a summary."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "build/demo"
+INVENTORY = ["-i", "build/lab/inventory.yml", "-i", "tests/demo/settings.yml"]
+
+
+def password() -> str:
+    """The lab stacks' Neo4j password: made once, so that a second demo can open what the first left."""
+    kept = OUT / "neo4j_password"
+    if not kept.exists():
+        kept.touch(mode=0o600)
+        kept.write_text(secrets.token_urlsafe(18))
+    return kept.read_text()
+
+
+def step(title: str, *command: str, env: dict[str, str], quiet: bool = True) -> float:
+    """Run one step with its output in build/demo/, say how long it took (seconds); end the demo where it fails."""
+    print(f"demo: {title} …", flush=True)
+    log = OUT / (title.split(",")[0].replace(" ", "-") + ".log")
+    started = time.monotonic()
+    with log.open("w") as out:
+        target = out if quiet else None
+        code = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=target, stderr=target).returncode
+    seconds = time.monotonic() - started
+    if code:
+        if quiet:
+            print("".join(log.open().readlines()[-40:]), file=sys.stderr)
+        sys.exit(f"demo: the step '{title}' failed (exit {code}); its whole output is in {log.relative_to(ROOT)}.")
+    print(f"demo: {title}: {seconds:.1f} s", flush=True)
+    return seconds
+
+
+def summary(times: dict[str, float]) -> bool:
+    """Print what persisted and how long it took; true when every scenario ended as it should."""
+    good = True
+    print("\nWhat persisted (every acknowledged memory looked up in SQLite, Qdrant and Neo4j)\n")
+    row = "  {:<6} {:<34} {:<16} {:>13} {:>20} {:>9}"
+    print(row.format("host", "scenario", "outcome", "acknowledged", "sqlite/qdrant/neo4j", "seconds"))
+    for file in sorted(OUT.glob("lab*.json")):
+        for found in json.loads(file.read_text()):
+            good = good and found["outcome"] == found["expect"]
+            outcome = "lost, as asked" if (found["outcome"], found["expect"]) == ("lost", "lost") else found["outcome"]
+            counts = f"{found['sqlite']}/{found['qdrant']}/{found['neo4j']}"
+            print(row.format(file.stem, found["scenario"], outcome, found["acknowledged"], counts, f"{float(found['seconds']):.1f}"))
+    print("\nHow long each step took\n")
+    for title, seconds in times.items():
+        print(f"  {title:<50} {seconds:>8.1f} s")
+    return good
+
+
+NEXT = """
+The stacks are up. Look at them:
+  .venv/bin/ansible-playbook -i build/lab/inventory.yml -i tests/demo/settings.yml playbooks/status.yml
+  ssh -i build/lab/id_ed25519 -o UserKnownHostsFile=build/lab/known_hosts root@127.0.1.1      (host two: 127.0.1.2)
+    cd /opt/openmemory && docker compose ps && curl -s 'http://127.0.0.1:8765/api/v1/memories/?user_id=persistence'
+Remove them, the lab hosts and the registry:
+  make lab-destroy
+"""
+
+
+def main() -> int:
+    OUT.mkdir(parents=True, exist_ok=True)
+    for old in OUT.glob("lab*.json"):
+        old.unlink()
+    env = dict(os.environ, PYTHONPATH="molecule", NEO4J_PASSWORD=password())
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    env.setdefault("GOOGLE_API_KEY", "demo-key-the-stand-in-never-calls-out")
+    play = ["ansible-playbook", *INVENTORY]
+    times: dict[str, float] = {}
+
+    def run(title: str, *command: str, quiet: bool = True) -> None:
+        times[title] = step(title, *command, env=env, quiet=quiet)
+
+    run("bring up two lab hosts, a registry and the images", sys.executable, "-m", "lab", "up", "--hosts", "2", quiet=False)
+    run("clear what an earlier demo left", *play, "tests/demo/remove.yml")
+    run("deploy on both hosts", *play, "playbooks/site.yml")
+    run("deploy again, nothing to change", *play, "playbooks/site.yml")
+    run("write 1000 memories, play the four scenarios", *play, "-e", f"demo_results={OUT}", "tests/demo/scenarios.yml")
+    run("status", *play, "playbooks/status.yml", quiet=False)
+    good = summary(times)
+    print(NEXT)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
