@@ -1,0 +1,161 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The Docker engine behind one small class, so that tests can put a fake in its place."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from .errors import StackError
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+MINIMUM_API = (1, 40)  # Docker 19.03: the oldest whose volume and container lists hold all that is read here
+
+
+class Engine:
+    """A Docker engine. Every method is one API call and raises StackError with a sentence for the user.
+
+    The Docker SDK carries the requests (sockets, TLS, SSH). With api_version "auto" the first request is sent without
+    a version, and its answer tells which one the engine speaks: no request is spent on asking.
+    """
+
+    def __init__(self, session: Any, base_url: str, docker_host: str, api_version: str = "auto", timeout: int = 60):
+        self.docker_host = docker_host
+        self._session = session
+        self._base_url = base_url
+        self._timeout = timeout
+        self._asked = api_version
+        self._prefix = "" if api_version == "auto" else f"/v{api_version}"
+        self._checked = False
+
+    @classmethod
+    def connect(
+        cls,
+        docker_host: str = DEFAULT_HOST,
+        api_version: str = "auto",
+        timeout: int = 60,
+        tls: bool = False,
+        validate_certs: bool = False,
+        tls_hostname: str | None = None,
+        ca_path: str | None = None,
+        client_cert: str | None = None,
+        client_key: str | None = None,
+    ) -> Engine:
+        """Prepare a connection; nothing is sent yet. timeout is in seconds, per request."""
+        try:
+            import docker  # late: it takes longer than everything else here, and bad input should not wait for it
+            from docker.tls import TLSConfig
+        except ImportError as error:
+            raise StackError(
+                f"The Docker SDK for Python cannot be imported by {sys.executable} on this host ({error}); install "
+                "python3-docker, or set ansible_python_interpreter to a Python that has it."
+            ) from error
+        if docker_host.startswith("/"):
+            docker_host = "unix://" + docker_host
+        options: dict[str, Any] = {"base_url": docker_host, "version": "1.40", "timeout": timeout}
+        try:
+            if tls or validate_certs:
+                pair = (client_cert, client_key) if client_cert and client_key else None
+                config: dict[str, Any] = {"client_cert": pair, "ca_cert": ca_path, "verify": validate_certs}
+                if tls_hostname:
+                    config["assert_hostname"] = tls_hostname
+                options["tls"] = TLSConfig(**config)
+            client = docker.APIClient(**options)
+        except TypeError as error:
+            raise StackError(
+                f"tls_hostname is not known to version {docker.__version__} of the Docker SDK (7.0 removed it); "
+                "leave it out."
+            ) from error
+        except Exception as error:  # the SDK, requests and urllib3 each raise their own for a URL or file they refuse
+            raise StackError(f"docker_host {docker_host} cannot be used: {error}; correct it or the TLS options.") from error
+        return cls(client, client.base_url, docker_host, api_version, timeout)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether paths that this engine names are paths of this machine."""
+        return self.docker_host.startswith("unix:")
+
+    def volumes(self) -> list[dict[str, Any]]:
+        """All volumes, as the API gives them (Name, Driver, Options, Labels, Mountpoint)."""
+        return self._call("GET", "/volumes").get("Volumes") or []
+
+    def containers(self) -> list[dict[str, Any]]:
+        """All containers in all states (Id, Names, Image, State, Labels, Mounts)."""
+        found: list[dict[str, Any]] = self._call("GET", "/containers/json", params={"all": 1})
+        return found
+
+    def info(self) -> dict[str, Any]:
+        """What the engine says about itself (DockerRootDir, ServerVersion …)."""
+        return self._object("GET", "/info")
+
+    def inspect_container(self, name: str) -> dict[str, Any]:
+        return self._object("GET", f"/containers/{name}/json")
+
+    def inspect_image(self, name: str) -> dict[str, Any]:
+        return self._object("GET", f"/images/{name}/json")
+
+    def inspect_volume(self, name: str) -> dict[str, Any]:
+        return self._object("GET", f"/volumes/{name}")
+
+    def create_volume(
+        self, name: str, driver: str, driver_opts: dict[str, str], labels: dict[str, str]
+    ) -> dict[str, Any]:
+        """Create a volume and return it. The engine returns the existing one where it is the same."""
+        body = {"Name": name, "Driver": driver, "DriverOpts": driver_opts, "Labels": labels}
+        return self._object("POST", "/volumes/create", json=body)
+
+    def remove_volume(self, name: str) -> None:
+        self._call("DELETE", f"/volumes/{name}")
+
+    def _object(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self._call(method, path, **options)
+        return found
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        url = self._base_url + self._prefix + path
+        try:
+            response = self._session.request(method, url, timeout=self._timeout, **options)
+        except Exception as error:  # requests, urllib3 and the SDK's adapters each have their own
+            raise StackError(self._unreachable(error)) from error
+        if not self._checked:
+            self._check_version(response)
+        if response.status_code >= 400:
+            raise StackError(f"The Docker engine refused {method} {path}: {_message(response)}")
+        return response.json() if response.content else {}
+
+    def _check_version(self, response: Any) -> None:
+        spoken = response.headers.get("Api-Version", "")
+        parts = spoken.split(".")
+        if len(parts) == 2 and parts[0].isdigit() and parts[1].isdigit():
+            if (int(parts[0]), int(parts[1])) < MINIMUM_API:
+                raise StackError(
+                    f"The Docker engine at {self.docker_host} speaks API {spoken}, and 1.40 (Docker 19.03) or newer is "
+                    "needed; update the engine."
+                )
+            if self._asked == "auto":
+                self._prefix = f"/v{spoken}"
+        self._checked = True
+
+    def _unreachable(self, error: Exception) -> str:
+        text = str(error)
+        if "FileNotFoundError" in text or "No such file" in text:
+            reason, advice = "there is no such socket", "start the engine or correct docker_host"
+        elif "PermissionError" in text or "Permission denied" in text:
+            reason, advice = "permission denied", "use become: true or a user in the group docker"
+        elif "Connection refused" in text or "ConnectionRefusedError" in text:
+            reason, advice = "connection refused", "start the engine or correct docker_host"
+        elif "timed out" in text.lower() or "timeout" in text.lower():
+            reason, advice = f"no answer in {self._timeout} s", "look at the engine's log or raise timeout"
+        else:
+            reason, advice = text, "start the engine or correct docker_host"
+        return f"The Docker engine at {self.docker_host} cannot be reached ({reason}); {advice}."
+
+
+def _message(response: Any) -> str:
+    try:
+        return str(response.json()["message"]).strip()
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {response.status_code}"

@@ -1,0 +1,11 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the core raises for the user to read."""
+
+from __future__ import annotations
+
+
+class StackError(Exception):
+    """One clear sentence: the parameter, what was found, what to do. Adapters show it as it is."""
