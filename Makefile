@@ -1,0 +1,63 @@
+# Every target is a line or two that calls a script; 'make help' lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench lab lab-destroy lint unit sanity molecule docs-check collection lock
+
+HOSTS ?= 3
+SCENARIO ?= all
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+SETUP := tests/setup.sh
+GATES := .venv/bin/python -m tests.gates.run
+LAB := PYTHONPATH=molecule .venv/bin/python -m lab
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## prepare this machine: packages, Python environment, Docker, Compose
+	@$(SETUP)
+
+demo: ## show everything on two lab hosts made for it
+	@$(SETUP)
+	@.venv/bin/python -m tests.demo
+
+test: ## run every gate and test (or some: make test PHASES="unit sanity")
+	@$(SETUP)
+	@$(GATES) $(PHASES)
+
+bench: ## measure a converge beside community.docker's modules
+	@$(SETUP)
+	@$(GATES) bench
+
+lab: ## bring up lab hosts and an inventory, build/lab/inventory.yml (HOSTS=3)
+	@$(SETUP)
+	@$(LAB) up --hosts $(HOSTS)
+
+lab-destroy: ## remove every lab host and what belongs to them
+	@$(SETUP)
+	@$(LAB) down
+
+lint: ## yamllint, ruff, mypy, ansible-lint
+	@$(SETUP) python
+	@$(GATES) yamllint ruff mypy ansible-lint
+
+unit: ## the unit tests
+	@$(SETUP) python
+	@$(GATES) unit
+
+sanity: ## ansible-test sanity
+	@$(SETUP) python
+	@$(GATES) sanity
+
+molecule: ## the Molecule scenarios (SCENARIO=stack_path for one)
+	@$(SETUP)
+	@SCENARIO=$(SCENARIO) $(GATES) molecule
+
+docs-check: ## check every example in the documentation
+	@$(SETUP) python
+	@$(GATES) docs
+
+collection: ## build the collection and install it into an empty place
+	@$(SETUP) python
+	@$(GATES) collection
+
+lock: ## pin requirements.in anew in requirements.txt
+	@tests/gates/lock.sh
