@@ -6,7 +6,7 @@ HOSTS ?= 3
 SCENARIO ?= all
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SETUP := tests/setup.sh
-GATES := .venv/bin/python -m tests.gates.run
+GATES := .venv/bin/python tests/gates/run.py
 LAB := PYTHONPATH=molecule .venv/bin/python -m lab
 
 help: ## show this list
@@ -17,7 +17,7 @@ setup: ## prepare this machine: packages, Python environment, Docker, Compose
 
 demo: ## show everything on two lab hosts made for it
 	@$(SETUP)
-	@.venv/bin/python -m tests.demo
+	@.venv/bin/python tests/demo/run.py
 
 test: ## run every gate and test (or some: make test PHASES="unit sanity")
 	@$(SETUP)
