@@ -35,7 +35,7 @@ class Phase:
 
 @dataclass
 class Result:
-    """What a phase did: exit code, wall-clock seconds, and the tests that its output counts (1 where it counts none)."""
+    """What a phase did: exit code, wall-clock seconds, and the tests its output counts (1 where it counts none)."""
 
     phase: Phase
     code: int

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "build" / "sanity" / "home"
 # ansible-test fetches this file from a site of its own; what it is for comes with Python.
 BOOTSTRAP = "import ensurepip\n\nensurepip.bootstrap(upgrade=True)\n"
+PIP_NOISE = (" ", "Collecting ", "Installing ", "Looking in ", "Processing ", "Successfully ", "Using cached ")
 
 
 def copy_tracked(to: Path) -> None:
@@ -40,10 +41,14 @@ def main() -> int:
     (cache / "get_pip_24_2.py").write_text(BOOTSTRAP)
     # Other Pythons of this machine are not ours to test with: only .venv's and the system's are on the path.
     path = f"{ROOT / '.venv/bin'}:/usr/bin:/bin"
-    env = {**os.environ, "HOME": str(HOME), "PATH": path, "LC_ALL": "C.UTF-8", "PIP_QUIET": "1"}
+    env = {**os.environ, "HOME": str(HOME), "PATH": path, "LC_ALL": "C.UTF-8"}
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     command = ["ansible-test", "sanity", "--color", "no", "--python", version, *sys.argv[1:]]
-    return subprocess.run(command, cwd=clone, env=env, check=False).returncode
+    done = subprocess.run(
+        command, cwd=clone, env=env, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    print("\n".join(line for line in done.stdout.splitlines() if not line.startswith(PIP_NOISE)))
+    return done.returncode
 
 
 if __name__ == "__main__":
