@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .errors import StackError
+from .errors import NotFoundError, StackError
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 MINIMUM_API = (1, 40)  # Docker 19.03: the oldest whose volume and container lists hold all that is read here
@@ -70,7 +70,8 @@ class Engine:
                 "leave it out."
             ) from error
         except Exception as error:  # the SDK, requests and urllib3 each raise their own for a URL or file they refuse
-            raise StackError(f"docker_host {docker_host} cannot be used: {error}; correct it or the TLS options.") from error
+            message = f"docker_host {docker_host} cannot be used: {error}; correct it or the TLS options."
+            raise StackError(message) from error
         return cls(client, client.base_url, docker_host, api_version, timeout)
 
     @property
@@ -97,6 +98,10 @@ class Engine:
     def inspect_image(self, name: str) -> dict[str, Any]:
         return self._object("GET", f"/images/{name}/json")
 
+    def registry_digest(self, name: str) -> str:
+        """The digest that the registry has now for an image, asked by the engine."""
+        return str(self._object("GET", f"/distribution/{name}/json")["Descriptor"]["digest"])
+
     def inspect_volume(self, name: str) -> dict[str, Any]:
         return self._object("GET", f"/volumes/{name}")
 
@@ -122,6 +127,8 @@ class Engine:
             raise StackError(self._unreachable(error)) from error
         if not self._checked:
             self._check_version(response)
+        if response.status_code == 404:
+            raise NotFoundError(f"The Docker engine refused {method} {path}: {_message(response)}")
         if response.status_code >= 400:
             raise StackError(f"The Docker engine refused {method} {path}: {_message(response)}")
         return response.json() if response.content else {}

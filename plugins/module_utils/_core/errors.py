@@ -9,3 +9,7 @@ from __future__ import annotations
 
 class StackError(Exception):
     """One clear sentence: the parameter, what was found, what to do. Adapters show it as it is."""
+
+
+class NotFoundError(StackError):
+    """The engine does not know what was asked for (any more)."""
