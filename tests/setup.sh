@@ -3,14 +3,16 @@
 # Says what it installs, installs only what is missing, and is done at once when nothing is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# make puts .venv first, which must not be made from itself; a bare root shell can lack the sbin directories.
+PATH="${PATH//"$PWD/.venv/bin:"/}:/usr/sbin:/sbin"
 
 WHAT="${1:-all}"
 COMPOSE_MIN="2.24"
 PYTHON_ROOM_MB=2000
 LAB_ROOM_MB=12000
 # command:Debian package. The one list for the set-up, the lab and the images; a command that is there is left alone.
-APT_ALL="git:git docker:docker.io iptables:iptables mmdebstrap:mmdebstrap docker-registry:docker-registry
- ssh:openssh-client ssh-keygen:openssh-client rsync:rsync"
+APT_ALL=(git:git docker:docker.io iptables:iptables mmdebstrap:mmdebstrap ssh:openssh-client rsync:rsync
+  mvn:maven shellcheck:shellcheck)
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -28,23 +30,28 @@ check_room() {  # directory, MB needed, what for
 }
 
 install_missing() {  # command:package…
-  local pair missing="" packages
+  local pair packages=()
   for pair in "$@"; do
-    command -v "${pair%%:*}" >/dev/null || missing+=" ${pair##*:}"
+    command -v "${pair%%:*}" >/dev/null || packages+=("${pair##*:}")
   done
-  [ -n "$missing" ] || return 0
-  packages="$(printf '%s\n' $missing | sort -u | tr '\n' ' ')"
+  [ "${#packages[@]}" -gt 0 ] || return 0
   if ! command -v apt-get >/dev/null; then
-    case " $packages" in
+    case " ${packages[*]} " in
       *" docker.io "*) die "Docker is not installed and there is no apt to install it with: install Docker, then run it again." ;;
-      *) die "There is no apt to install ${packages% } with: install that by your system's own means, then run it again." ;;
+      *) die "There is no apt to install ${packages[*]} with: install that by your system's own means, then run it again." ;;
     esac
   fi
-  need_root "it installs the packages ${packages% }"
-  say "installing with apt: ${packages% }"
+  need_root "it installs the packages ${packages[*]}"
+  say "installing with apt: ${packages[*]}"
   mkdir -p build
-  { apt-get update && apt-get install -y --no-install-recommends $packages; } >build/apt.log 2>&1 </dev/null \
-    || die "apt could not install ${packages% }: $(grep -m1 '^E:' build/apt.log || echo 'the reason is in') (build/apt.log)."
+  export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+  apt-get update >build/apt.log 2>&1 </dev/null || die "apt-get update failed: see build/apt.log."
+  # Debian 13 has Docker's command in a package of its own.
+  case " ${packages[*]} " in
+    *" docker.io "*) [ -z "$(apt-cache --names-only search '^docker-cli$')" ] || packages+=(docker-cli) ;;
+  esac
+  apt-get install -y --no-install-recommends "${packages[@]}" >>build/apt.log 2>&1 </dev/null \
+    || die "apt could not install ${packages[*]}: $(grep -m1 '^E:' build/apt.log || echo 'the reason is in') (build/apt.log)."
 }
 
 find_python() {
@@ -55,13 +62,13 @@ find_python() {
       return
     fi
   done
-  die "No Python 3.11 or newer found (python3 is $(python3 -V 2>/dev/null | cut -d' ' -f2 || true)): install one, then run it again."
+  die "No Python 3.11 or newer found ($(python3 -V 2>/dev/null || echo 'no python3 at all')): install one, then run it again."
 }
 
 make_venv() {
   local python stamp
   python="$(find_python)"
-  stamp="$(cat requirements.txt tests/setup.sh | sha256sum | cut -d' ' -f1) $python"
+  stamp="$(sha256sum <requirements.txt | cut -d' ' -f1) $python"
   [ "$(cat .venv/stamp 2>/dev/null || true)" != "$stamp" ] || return 0
   check_room . "$PYTHON_ROOM_MB" "the Python environment"
   "$python" -c 'import ensurepip' 2>/dev/null || install_missing "python3 -m ensurepip:python3-venv"
@@ -87,6 +94,7 @@ start_docker() {
   ! docker_answers || return 0
   [ -z "${DOCKER_HOST:-}" ] || die "Docker at DOCKER_HOST=$DOCKER_HOST does not answer: start it or unset DOCKER_HOST."
   need_root "it starts Docker"
+  command -v dockerd >/dev/null || die "Docker's command is here but not its engine (dockerd): install or start one, then run it again."
   if [ -d /run/systemd/system ]; then
     say "starting Docker (systemctl start docker)"
     systemctl start docker || die "systemd could not start Docker: see 'journalctl -u docker'."
@@ -126,6 +134,8 @@ fi
 make_venv
 link_collection
 [ "$WHAT" = all ] || exit 0
-install_missing $APT_ALL
+# An engine on a kernel with AppArmor starts no container without its parser.
+[ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" != Y ] || APT_ALL+=(apparmor_parser:apparmor)
+install_missing "${APT_ALL[@]}"
 start_docker
 ensure_compose
