@@ -1,0 +1,1 @@
+../plugins/modules/compose_info.py
