@@ -32,7 +32,9 @@ def step(title: str, *command: str, env: dict[str, str], quiet: bool = True) -> 
     started = time.monotonic()
     with log.open("w") as out:
         target = out if quiet else None
-        code = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=target, stderr=target).returncode
+        code = subprocess.run(
+            command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=target, stderr=target
+        ).returncode
     seconds = time.monotonic() - started
     if code:
         if quiet:
@@ -53,7 +55,16 @@ def summary(times: dict[str, float]) -> bool:
             good = good and found["outcome"] == found["expect"]
             outcome = "lost, as asked" if (found["outcome"], found["expect"]) == ("lost", "lost") else found["outcome"]
             counts = f"{found['sqlite']}/{found['qdrant']}/{found['neo4j']}"
-            print(row.format(file.stem, found["scenario"], outcome, found["acknowledged"], counts, f"{float(found['seconds']):.1f}"))
+            print(
+                row.format(
+                    file.stem,
+                    found["scenario"],
+                    outcome,
+                    found["acknowledged"],
+                    counts,
+                    f"{float(found['seconds']):.1f}",
+                )
+            )
     print("\nHow long each step took\n")
     for title, seconds in times.items():
         print(f"  {title:<50} {seconds:>8.1f} s")
@@ -83,7 +94,16 @@ def main() -> int:
     def run(title: str, *command: str, quiet: bool = True) -> None:
         times[title] = step(title, *command, env=env, quiet=quiet)
 
-    run("bring up two lab hosts, a registry and the images", sys.executable, "-m", "lab", "up", "--hosts", "2", quiet=False)
+    run(
+        "bring up two lab hosts, a registry and the images",
+        sys.executable,
+        "-m",
+        "lab",
+        "up",
+        "--hosts",
+        "2",
+        quiet=False,
+    )
     run("clear what an earlier demo left", *play, "tests/demo/remove.yml")
     run("deploy on both hosts", *play, "playbooks/site.yml")
     run("deploy again, nothing to change", *play, "playbooks/site.yml")

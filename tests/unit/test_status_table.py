@@ -1,0 +1,79 @@
+"""The table of status.yml: what a person reads of each kind of volume."""
+
+from __future__ import annotations
+
+from ansible_collections.openmemory.stack.plugins.filter.status_table import status_table
+
+QDRANT = {
+    "name": "om_qdrant",
+    "backing": "path",
+    "device": "/srv/q",
+    "mountpoint": "/var/lib/docker/volumes/om_qdrant/_data",
+    "size_bytes": 818937856,
+    "allocated_bytes": 143654912,
+    "size_complete": True,
+    "filesystem": {"free_bytes": 5 * 1024**3},
+    "store": {"kind": "qdrant", "version": "1.18.0", "health": "ok"},
+    "containers": [{"name": "om-qdrant-1", "state": "running"}],
+    "empty": False,
+}
+
+
+def test_a_volume_is_one_line_with_its_backing_place_size_store_health_and_users():
+    table = status_table(
+        [
+            {
+                "host": "a",
+                "volumes": [QDRANT],
+                "containers": [{"name": "om-qdrant-1", "state": "running", "health": "healthy"}],
+            }
+        ]
+    )
+    header, line = table.splitlines()
+    assert header.split() == "HOST VOLUME BACKING WHERE SIZE FREE STORE HEALTH USED BY".split()
+    assert line.split("  ")[0] == "a"
+    for cell in (
+        "om_qdrant",
+        "path",
+        "/srv/q",
+        "137.0 MiB",
+        "5.0 GiB",
+        "qdrant 1.18.0",
+        "ok",
+        "om-qdrant-1 (running, healthy)",
+    ):
+        assert cell in line
+
+
+def test_columns_are_aligned():
+    table = status_table([{"host": "a-long-host-name", "volumes": [QDRANT]}, {"host": "b", "volumes": [QDRANT]}])
+    assert len({line.index("path") for line in table.splitlines()[1:]}) == 1
+
+
+def test_a_host_without_an_answer_is_on_the_table_with_its_reason():
+    table = status_table([{"host": "gone", "problem": "Failed to connect"}])
+    assert "no answer" in table and table.endswith("gone: Failed to connect")
+
+
+def test_what_is_wrong_with_a_volume_is_said_below():
+    volume = {
+        **QDRANT,
+        "empty": True,
+        "containers": [],
+        "problem": "Its directory /srv/q is gone from disk.",
+        "misplaced": [
+            {"container": "q", "store": "qdrant", "destination": "/mem0/storage", "expected": "/qdrant/storage"}
+        ],
+    }
+    table = status_table([{"host": "a", "volumes": [volume]}])
+    assert "empty" in table and "nobody" in table
+    assert "a: om_qdrant: Its directory /srv/q is gone from disk." in table
+    assert "/mem0/storage" in table and "/qdrant/storage" in table
+
+
+def test_a_size_that_could_not_be_counted_to_the_end_is_a_lower_bound():
+    assert "over 137.0 MiB" in status_table([{"host": "a", "volumes": [{**QDRANT, "size_complete": False}]}])
+
+
+def test_a_host_without_volumes_says_so():
+    assert "no volumes" in status_table([{"host": "a", "volumes": []}])
