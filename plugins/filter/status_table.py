@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any
 
 DOCUMENTATION = """
 name: status_table
@@ -63,7 +63,7 @@ def status_table(hosts: Sequence[Mapping[str, Any]]) -> str:
             notes.extend(f"{name}: {volume['name']}: {note}" for note in _notes(volume))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    return "\n".join(lines + ([""] + notes if notes else []))
+    return "\n".join(lines + (["", *notes] if notes else []))
 
 
 def _cells(volume: Mapping[str, Any], health: Mapping[str, str]) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def _state(container: Mapping[str, Any]) -> str:
     return f"{state}, {health}" if health and health != "none" else str(state)
 
 
-def _bytes(count: Optional[int]) -> str:
+def _bytes(count: int | None) -> str:
     if count is None:
         return "-"
     value = float(count)

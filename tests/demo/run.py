@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The demo: two lab hosts, the stack on both, 1,000 memories, the guide's four scenarios, a status table and a summary."""
+"""The demo: two lab hosts, the stack, 1,000 memories, the guide's four scenarios, a status table, a summary."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -32,14 +33,13 @@ def step(title: str, *command: str, env: dict[str, str], quiet: bool = True) -> 
     started = time.monotonic()
     with log.open("w") as out:
         target = out if quiet else None
-        code = subprocess.run(
-            command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=target, stderr=target
-        ).returncode
+        done = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=target, stderr=target)
     seconds = time.monotonic() - started
-    if code:
+    if done.returncode:
         if quiet:
             print("".join(log.open().readlines()[-40:]), file=sys.stderr)
-        sys.exit(f"demo: the step '{title}' failed (exit {code}); its whole output is in {log.relative_to(ROOT)}.")
+        where = f"; its whole output is in {log.relative_to(ROOT)}" if quiet else ""
+        sys.exit(f"demo: the step '{title}' failed (exit {done.returncode}){where}.")
     print(f"demo: {title}: {seconds:.1f} s", flush=True)
     return seconds
 
@@ -94,19 +94,14 @@ def main() -> int:
     def run(title: str, *command: str, quiet: bool = True) -> None:
         times[title] = step(title, *command, env=env, quiet=quiet)
 
-    run(
-        "bring up two lab hosts, a registry and the images",
-        sys.executable,
-        "-m",
-        "lab",
-        "up",
-        "--hosts",
-        "2",
-        quiet=False,
-    )
+    lab = (sys.executable, "-m", "lab", "up", "--hosts", "2")
+    run("bring up two lab hosts, a registry and the images", *lab, quiet=False)
     run("clear what an earlier demo left", *play, "tests/demo/remove.yml")
     run("deploy on both hosts", *play, "playbooks/site.yml")
     run("deploy again, nothing to change", *play, "playbooks/site.yml")
+    unchanged = len(re.findall(r"changed=0 ", (OUT / "deploy-again.log").read_text())) == 2
+    if not unchanged:
+        sys.exit("demo: the second deployment changed something; see build/demo/deploy-again.log.")
     run("write 1000 memories, play the four scenarios", *play, "-e", f"demo_results={OUT}", "tests/demo/scenarios.yml")
     run("status", *play, "playbooks/status.yml", quiet=False)
     good = summary(times)

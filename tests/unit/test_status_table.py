@@ -30,7 +30,7 @@ def test_a_volume_is_one_line_with_its_backing_place_size_store_health_and_users
         ]
     )
     header, line = table.splitlines()
-    assert header.split() == "HOST VOLUME BACKING WHERE SIZE FREE STORE HEALTH USED BY".split()
+    assert header.split() == ["HOST", "VOLUME", "BACKING", "WHERE", "SIZE", "FREE", "STORE", "HEALTH", "USED", "BY"]
     assert line.split("  ")[0] == "a"
     for cell in (
         "om_qdrant",
@@ -52,7 +52,8 @@ def test_columns_are_aligned():
 
 def test_a_host_without_an_answer_is_on_the_table_with_its_reason():
     table = status_table([{"host": "gone", "problem": "Failed to connect"}])
-    assert "no answer" in table and table.endswith("gone: Failed to connect")
+    assert "no answer" in table
+    assert table.endswith("gone: Failed to connect")
 
 
 def test_what_is_wrong_with_a_volume_is_said_below():
@@ -66,9 +67,11 @@ def test_what_is_wrong_with_a_volume_is_said_below():
         ],
     }
     table = status_table([{"host": "a", "volumes": [volume]}])
-    assert "empty" in table and "nobody" in table
+    assert "empty" in table
+    assert "nobody" in table
     assert "a: om_qdrant: Its directory /srv/q is gone from disk." in table
-    assert "/mem0/storage" in table and "/qdrant/storage" in table
+    assert "/mem0/storage" in table
+    assert "/qdrant/storage" in table
 
 
 def test_a_size_that_could_not_be_counted_to_the_end_is_a_lower_bound():
