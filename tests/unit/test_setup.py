@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TOOLS = "bash dirname awk cut sha256sum mkdir grep rm cat sort head tail seq sleep ln".split()
+TOOLS = "bash dirname awk cut sha256sum mkdir grep rm cat sort head tail seq sleep ln"
 OLD_PYTHON = 'case "$1" in -V) echo Python 3.9.2 ;; *) exit 1 ;; esac'
 NEW_PYTHON = "exit 0"
 DF = "echo head; echo dev 99999 9 {0} 1% /"
@@ -66,7 +66,7 @@ def clone(tmp_path: Path) -> Path:
     (tmp_path / "bin").mkdir()
     shutil.copy(REPOSITORY / "tests" / "setup.sh", tmp_path / "tests")
     (tmp_path / "requirements.txt").write_text("one==1\n")
-    for tool in TOOLS:
+    for tool in TOOLS.split():
         found = shutil.which(tool)
         assert found, tool
         (tmp_path / "bin" / tool).symlink_to(found)
