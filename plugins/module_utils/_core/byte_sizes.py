@@ -24,9 +24,8 @@ def parse_bytes(amount: str | int, parameter: str) -> int:
 
 def show_bytes(amount: int) -> str:
     """The amount for people: "1.5 GiB", "640 KiB", "12 bytes"."""
-    value = float(amount)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.1f} {unit}".replace(".0 ", " ")
+    value, units = float(amount), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
         value /= 1024
-    return f"{value:.1f} TiB"
+        del units[0]
+    return f"{value:.1f} {units[0]}".replace(".0 ", " ")
