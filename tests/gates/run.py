@@ -54,8 +54,8 @@ def phases() -> list[Phase]:
         Phase("ruff", ("sh", "-c", "ruff check . && ruff format --check .")),
         Phase("yamllint", ("yamllint", "--strict", ".")),
         Phase("shell", ("sh", "-c", "git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck")),
-        Phase("docs", (PYTHON, "tests/gates/docs_examples.py")),
-        Phase("collection", (PYTHON, "tests/gates/collection.py")),
+        Phase("docs", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_docs_examples.py")),
+        Phase("collection", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_collection.py")),
     ]
     wanted = os.environ.get("SCENARIO") or "all"
     found = sorted(path.parent.name for path in ROOT.glob("molecule/*/converge.yml"))
