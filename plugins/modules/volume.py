@@ -188,6 +188,7 @@ RETURN = r"""
 volumes:
   description:
     - The volumes in the order of O(volumes), as they are after the run; in check mode, as they would be.
+    - With O(state=absent) each has only RV(volumes[].name), RV(volumes[].removed) and RV(volumes[].directory_left).
   returned: success
   type: list
   elements: dict
@@ -198,65 +199,40 @@ volumes:
       sample: openmemory_qdrant_storage
     backing:
       description: V(path) where Docker binds it to a host directory, otherwise V(managed).
-      returned: O(state=present)
       type: str
       sample: path
     driver:
       description: Docker's volume driver.
-      returned: O(state=present)
       type: str
       sample: local
     driver_opts:
       description: Options of the driver.
-      returned: O(state=present)
       type: dict
       sample: {type: none, o: bind, device: /srv/openmemory/qdrant}
     labels:
       description: All labels that it has.
-      returned: O(state=present)
       type: dict
       sample: {com.docker.compose.project: openmemory, com.docker.compose.volume: qdrant_storage}
     mountpoint:
       description: Where Docker mounts it. In check mode empty for a new volume of another driver than V(local).
-      returned: O(state=present)
       type: str
       sample: /var/lib/docker/volumes/openmemory_qdrant_storage/_data
     device:
       description: What the driver options name as device, such as the host directory; null if nothing.
-      returned: O(state=present)
       type: str
       sample: /srv/openmemory/qdrant
     directory:
-      description:
-        - Owner (uid), group (gid) and mode of the host directory; null where the backing is managed or drift
-          is ignored.
-      returned: O(state=present)
+      description: Owner, group and mode of the host directory; null where the backing is managed or drift is ignored.
       type: dict
       sample: {owner: 0, group: 0, mode: '0750'}
     filesystem:
-      description: File system that the data lies on; null where it cannot be seen.
-      returned: O(state=present)
+      description: >-
+        File system that the data lies on, with bytes free for ordinary users (null on network file systems); null
+        where it cannot be seen.
       type: dict
-      contains:
-        type:
-          description: Type as Linux names it.
-          type: str
-          sample: ext4
-        mount_point:
-          description: Where it is mounted.
-          type: str
-          sample: /
-        free_bytes:
-          description: Bytes free for ordinary users; null on network file systems.
-          type: int
-          sample: 85899345920
-        total_bytes:
-          description: Bytes in all; null on network file systems.
-          type: int
-          sample: 270582939648
+      sample: {type: ext4, mount_point: /, free_bytes: 85899345920, total_bytes: 270582939648}
     containers:
       description: Containers that mount it, in any state.
-      returned: O(state=present)
       type: list
       elements: dict
       sample:
@@ -268,7 +244,6 @@ volumes:
           read_only: false
     drift:
       description: How it differs from what is asked for. Null stands for what is not set.
-      returned: O(state=present)
       type: list
       elements: dict
       sample:
@@ -280,7 +255,6 @@ volumes:
         - The store that was found inside, with C(kind), C(version), C(health) (V(ok), V(damaged) or
           V(unknown)), C(findings) and C(details), as M(openmemory.stack.volume_info) explains them. Null
           where it is empty or cannot be seen.
-      returned: O(state=present)
       type: dict
       sample:
         kind: qdrant
@@ -290,32 +264,30 @@ volumes:
         details: {collections: [memories], segments: 8, storage_versions: [1.18.0]}
     empty:
       description: Whether it holds no file at any depth; null where it cannot be seen.
-      returned: O(state=present)
       type: bool
       sample: false
     problem:
       description: One sentence on why it cannot be looked into; null where it can.
-      returned: O(state=present)
       type: str
       sample: null
     size_bytes:
       description: Bytes of all files as they are long, without directories.
-      returned: O(state=present) and O(size=true)
+      returned: O(size=true)
       type: int
       sample: 818937856
     allocated_bytes:
       description: Bytes that the files take on disk, which is less where they have holes.
-      returned: O(state=present) and O(size=true)
+      returned: O(size=true)
       type: int
       sample: 143654912
     files:
       description: How many files there are. Hard links to one file count once.
-      returned: O(state=present) and O(size=true)
+      returned: O(size=true)
       type: int
       sample: 412
     size_complete:
       description: Whether everything was counted.
-      returned: O(state=present) and O(size=true)
+      returned: O(size=true)
       type: bool
       sample: true
     removed:
@@ -341,17 +313,8 @@ actions:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.openmemory.stack.plugins.module_utils._core.absent import (
-    apply_absent,
-    describe_absent,
-    plan_absent,
-)
+from ansible_collections.openmemory.stack.plugins.module_utils._core import absent, present
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
-from ansible_collections.openmemory.stack.plugins.module_utils._core.present import (
-    apply_present,
-    describe_present,
-    plan_present,
-)
 from ansible_collections.openmemory.stack.plugins.module_utils._core.volumes import parse_volumes
 from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect, docker_argument_spec
 
@@ -375,24 +338,24 @@ def run(module: AnsibleModule) -> dict[str, object]:
     specs = parse_volumes(asked["volumes"], asked["compose_project"], asked["min_free"])
     engine = connect(module)
     if asked["state"] == "absent":
-        removal = plan_absent(engine, [spec.name for spec in specs])
+        removal = absent.plan_absent(engine, [spec.name for spec in specs])
         if not module.check_mode:
-            apply_absent(removal)
+            absent.apply_absent(removal)
         return {
             "changed": removal.changed,
             "actions": removal.actions,
             "diff": removal.diff,
-            "volumes": describe_absent(removal),
+            "volumes": absent.describe_absent(removal),
         }
-    plan = plan_present(engine, specs, asked["on_drift"])
+    plan = present.plan_present(engine, specs, asked["on_drift"])
     if not module.check_mode:
-        apply_present(plan)
+        present.apply_present(plan)
     deadline = time.monotonic() + asked["size_timeout"] if asked["size"] else None
     return {
         "changed": plan.changed,
         "actions": plan.actions,
         "diff": plan.diff,
-        "volumes": describe_present(plan, deadline),
+        "volumes": present.describe_present(plan, deadline),
     }
 
 
