@@ -13,7 +13,7 @@ description:
   - A service with a health check has to be healthy. One without has to keep running, and if it is a known server
     (Qdrant, Neo4j, OpenMemory), to answer on its address.
   - What Compose, the registry or the engine refuses is found before anything is changed, wherever that is possible.
-  - Volumes are never removed nor recreated. A volume that is missing, or differs from what the files declare, is an error.
+  - Volumes are never removed nor recreated. One that is missing, or differs from what the files declare, is an error.
   - When nothing has changed, Compose is asked only to resolve the files, so that this takes a fraction of a second.
   - A plain C(docker compose) typed in O(project_src) works on the same project, since the settings file names it.
 options:
@@ -28,7 +28,7 @@ options:
     default: present
   pull:
     description:
-      - V(missing) pulls what is not on the host, V(always) also asks the registry for newer images, V(never) pulls nothing.
+      - V(missing) pulls what is not on the host, V(always) also what the registry has newer, V(never) nothing.
     type: str
     choices: [always, missing, never]
     default: missing
@@ -51,7 +51,7 @@ options:
     type: int
     default: 300
   stop_timeout:
-    description: How many seconds a container has to stop, for all services. Without it their own C(stop_grace_period) counts.
+    description: How many seconds each container has to stop. Without it C(stop_grace_period) of its service counts.
     type: int
   expected_volumes:
     description:
@@ -165,7 +165,7 @@ def argument_spec() -> dict[str, Any]:
     }
 
 
-def run(module: AnsibleModule) -> Result:
+def project_of(module: AnsibleModule) -> Project:
     params = module.params
     same = (
         "project_name", "project_src", "state", "pull", "recreate", "remove_orphans", "wait", "wait_timeout",
@@ -179,9 +179,7 @@ def run(module: AnsibleModule) -> Result:
         secrets=strings(params["secrets"]),
         **{name: params[name] for name in same},
     )
-    project = Project(request, connect(module), module.check_mode)
-    result: Result = getattr(project, request.state)()
-    return result
+    return Project(request, connect(module), module.check_mode)
 
 
 def main() -> None:
@@ -190,10 +188,13 @@ def main() -> None:
         required_if=[("state", "present", ["files"]), ("state", "restarted", ["files"])],
         supports_check_mode=True,
     )
+    result = Result()
     try:
-        result = run(module)
+        project = project_of(module)
+        result = project.result
+        getattr(project, module.params["state"])()
     except StackError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), changed=bool(result.actions), actions=result.actions)
     for warning in result.warnings:
         module.warn(warning)
     module.exit_json(changed=result.changed, actions=result.actions, diff=result.diff, services=result.services)

@@ -10,7 +10,7 @@ author:
   - The openmemory.stack developers (@openmemory)
 description:
   - Has Docker Compose resolve compose files that are not on the host yet, and returns their services and volumes.
-  - The files are checked in a private temporary directory, as if they were in O(project_src). Nothing on the host changes.
+  - The files are checked in a private temporary directory as if they were in O(project_src). Nothing else is written.
   - Without O(files) the project that is deployed in O(project_src) is resolved.
   - A project that Compose refuses fails with the reason that Compose gives.
 options:

@@ -122,8 +122,8 @@ class ComposeCli:
         version = self.version()
         if version < tuple(int(part) for part in re.findall(r"\d+", minimum)):
             raise StackError(
-                f"Docker Compose {'.'.join(map(str, version))} is too old for {self._names()}, which needs {minimum} or "
-                "newer; update the package docker-compose-plugin."
+                f"Docker Compose {'.'.join(map(str, version))} is too old for {self._names()}, which needs {minimum} "
+                "or newer; update the package docker-compose-plugin."
             )
 
     def run(self, *arguments: str, timeout: float | None = None) -> Outcome:

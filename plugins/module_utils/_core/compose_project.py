@@ -193,7 +193,8 @@ class Project:
         self._act(f"image {reference} would be pulled" for reference in outdated)
         cli = candidate.cli(extra)
         # --pull never: a dry run that pulls asks the registry itself, without the engine's settings for it
-        outcome = cli.run("up", "--detach", "--dry-run", "--pull", "never", *self._up_flags())
+        # --no-start: a dry run that starts waits for the health of what is really there
+        outcome = cli.run("up", "--no-start", "--dry-run", "--pull", "never", *self._up_flags())
         if outcome.rc:
             raise StackError(f"`docker compose up --dry-run` failed: {cli.reason(outcome)}")
         named = {volume["name"] for volume in coming.values()}
@@ -202,8 +203,11 @@ class Project:
         for container in self._containers():
             reference = str(config["services"].get(service_of(container), {}).get("image"))
             name = container["Names"][0].lstrip("/")
-            if reference in outdated and name not in seen:
-                events.append(("container", name, "recreated"))
+            if name not in seen and service_of(container) in config["services"]:
+                if reference in outdated:
+                    events.append(("container", name, "recreated"))
+                elif container["State"] != "running":
+                    events.append(("container", name, "started"))
         self._act(compose_events.sentences(events, dry_run=True))
 
     def _pull(self, cli: ComposeCli, config: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from .errors import StackError
 from .project_secrets import HIDDEN
@@ -40,12 +40,12 @@ def render_env(settings: Mapping[str, str]) -> str:
     return "".join(lines)
 
 
-def redact_env(text: str, public: Mapping[str, str]) -> list[str]:
-    """The lines of a settings file for a diff: only the values in public are shown."""
+def redact_env(text: str, public: Collection[str]) -> list[str]:
+    """The lines of a settings file for a diff: only the values of the names in public are shown."""
     shown = []
     for line in text.splitlines():
-        name, equals, value = line.partition("=")
-        if equals and not line.startswith("#") and quote_value(public.get(name, "")) != value:
+        name, equals, _value = line.partition("=")
+        if equals and not line.startswith("#") and name not in public:
             line = f"{name}={HIDDEN}"
         shown.append(line)
     return shown

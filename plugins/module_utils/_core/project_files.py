@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from .errors import StackError
 from .project_env import ENV_MODE, ENV_NAME, HEADER, redact_env, render_env
 from .project_secrets import Mask
 
+_OURS = ("COMPOSE_PROJECT_NAME", "COMPOSE_FILE")
 KEPT_SUFFIX = ".before-openmemory-stack"
 
 
@@ -118,14 +119,14 @@ def write_changes(directory: str, changes: Iterable[FileChange], keep_old: bool)
             raise StackError(f"{change.path} cannot be written ({error.strerror}); correct project_src.") from error
 
 
-def file_diffs(changes: Iterable[FileChange], public: Mapping[str, str], mask: Mask) -> list[dict[str, str]]:
+def file_diffs(changes: Iterable[FileChange], public: Collection[str], mask: Mask) -> list[dict[str, str]]:
     """What Ansible shows with --diff, without a secret in it."""
     diffs = []
     for change in changes:
         before = (change.before or b"").decode("utf-8", "replace")
         after = change.wanted.content
         if change.wanted.name == ENV_NAME:
-            before, after = _env_diff(before, after, public)
+            before, after = _env_diff(before, after, {*public, *_OURS})
         if change.before is not None and change.before_mode != change.wanted.mode:
             before = f"mode: {change.before_mode:04o}\n{before}"
             after = f"mode: {change.wanted.mode:04o}\n{after}"
@@ -136,7 +137,7 @@ def file_diffs(changes: Iterable[FileChange], public: Mapping[str, str], mask: M
     return diffs
 
 
-def _env_diff(before: str, after: str, public: Mapping[str, str]) -> tuple[str, str]:
+def _env_diff(before: str, after: str, public: Collection[str]) -> tuple[str, str]:
     was = before.splitlines()
     shown = redact_env(after, public)
     for number, line in enumerate(after.splitlines()):
