@@ -149,22 +149,23 @@ def check_yaml(example: Example, tmp_path: Path) -> None:
 def test_commands(example: Example) -> None:
     found = commands(example.text)
     assert found
+    page = ROOT / example.where.split(":")[0]
     for words in found:
-        check_command(words)
+        check_command(words, page.parent if (page.parent / "site.yml").exists() else ROOT)
 
 
-def check_command(words: list[str]) -> None:
-    """One command: run if it is harmless, asked for its syntax if it is not."""
+def check_command(words: list[str], place: Path) -> None:
+    """One command, typed in `place`: run if it is harmless, asked for its syntax if it is not."""
     name = words[0].removeprefix(".venv/bin/")
     if name == "sudo":
-        check_command(words[1:])
+        check_command(words[1:], place)
     elif name == "make":
         targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         named = {word for word in words[1:] if "=" not in word}
         assert named
         assert named <= targets
     elif name == "ansible-playbook":
-        check_playbook_command(words[1:])
+        check_playbook_command(words[1:], place)
     elif name in ("ansible-doc", "ansible-inventory"):
         run(name, *words[1:])
     elif name == "ansible-galaxy":
@@ -182,18 +183,18 @@ def check_command(words: list[str]) -> None:
         assert name in PLAIN
 
 
-def check_playbook_command(words: list[str]) -> None:
+def check_playbook_command(words: list[str], place: Path) -> None:
     """The playbook and the inventory exist (the lab may be down), the variables are known, the syntax is right."""
     arguments = list(words)
     for index, word in enumerate(words):
         if word == "-i" and words[index + 1] == "build/lab/inventory.yml":
             arguments[index + 1] = "inventory/fleet"
         elif word == "-i":
-            assert "," in words[index + 1] or (ROOT / words[index + 1]).exists(), words
+            assert "," in words[index + 1] or (place / words[index + 1]).exists(), words
         elif word in ("-e", "--extra-vars"):
             check_variables(dict(pair.split("=", 1) for pair in words[index + 1].split() if "=" in pair))
     arguments = [word for word in arguments if word not in ("-K", "--ask-become-pass", "-k", "--ask-vault-pass", "-J")]
-    run("ansible-playbook", *arguments, "--syntax-check")
+    run("ansible-playbook", *arguments, "--syntax-check", cwd=place)
 
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
