@@ -95,7 +95,7 @@ def test_vendored_library_works_by_short_names(tmp_path: Path) -> None:
     clone.mkdir(parents=True)
     copy_tracked(clone)
     (tmp_path / "ansible.cfg").write_text(
-        "[defaults]\ncollections_path = collections\nlibrary = collections/ansible_collections/openmemory/stack/library\n"
+        f"[defaults]\ncollections_path = collections\nlibrary = {clone.relative_to(tmp_path)}/library\n"
     )
     (tmp_path / "site.yml").write_text(VENDORED)
     output = run("ansible-playbook", "-i", str(INVENTORY), "--limit", HOST, "site.yml", cwd=tmp_path)
