@@ -1,0 +1,89 @@
+"""What Ansible needs to reach the lab: an inventory, a key and the hosts' own keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .commands import docker, run
+from .containers import Container
+
+KEY = "id_ed25519"
+
+
+def ensure_key(folder: Path) -> str:
+    """Make the lab's SSH key once; returns the public half."""
+    key = folder / KEY
+    if not key.exists():
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "omlab", "-f", str(key)])
+    return key.with_suffix(".pub").read_text()
+
+
+def write(folder: Path, hosts: Sequence[Container], registry: str) -> None:
+    """Write known_hosts and inventory.yml; each appears whole or not at all."""
+    pinned = []
+    for host in hosts:
+        public = docker("exec", host.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
+        pinned.append(known_host(host, public))
+    _replace(folder / "known_hosts", "".join(pinned))
+    text = "# Written by the lab; changes are lost at its next start.\n" + to_yaml(content(hosts, registry))
+    _replace(folder / "inventory.yml", text)
+
+
+def known_host(host: Container, public_key: str) -> str:
+    """A line that pins a host's key, in the form that SSH looks it up."""
+    name = host.ssh_address if host.ssh_port == 22 else f"[{host.ssh_address}]:{host.ssh_port}"
+    return f"{name} {' '.join(public_key.split()[:2])}\n"
+
+
+def content(hosts: Sequence[Container], registry: str) -> dict[str, Any]:
+    """The inventory: hosts with Docker in the group openmemory, those without in the group bare."""
+
+    def group(role: str) -> dict[str, Any]:
+        return {
+            "hosts": {
+                host.host: {
+                    "ansible_host": host.ssh_address,
+                    "ansible_port": host.ssh_port,
+                    "lab_address": host.bridge_address,
+                }
+                for host in hosts
+                if host.role == role
+            }
+        }
+
+    return {
+        "all": {
+            "children": {"openmemory": group("full"), "bare": group("bare")},
+            "vars": {
+                "ansible_user": "root",
+                "ansible_python_interpreter": "/usr/bin/python3",
+                "ansible_ssh_private_key_file": "{{ inventory_dir }}/" + KEY,
+                "ansible_ssh_common_args": (
+                    "-o IdentitiesOnly=yes -o GlobalKnownHostsFile=/dev/null"
+                    " -o UserKnownHostsFile='{{ inventory_dir }}/known_hosts'"
+                ),
+                "stack_image_registry": registry,
+                "docker_host_daemon_options": {"insecure-registries": [registry]},
+            },
+        }
+    }
+
+
+def to_yaml(value: Any, indent: int = 0) -> str:
+    """Dictionaries as YAML blocks, everything else as JSON, which YAML reads as it is."""
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            lines.append(f"{' ' * indent}{key}:\n{to_yaml(item, indent + 2)}")
+        else:
+            lines.append(f"{' ' * indent}{key}: {json.dumps(item)}\n")
+    return "".join(lines)
+
+
+def _replace(path: Path, text: str) -> None:
+    unfinished = path.with_suffix(".new")
+    unfinished.write_text(text)
+    unfinished.replace(path)

@@ -1,0 +1,138 @@
+"""The lab as a whole: up, down and status."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import engine, hosts, inventory, machine, registry
+from .commands import docker
+from .containers import Container, available_capabilities, cgroup_version, lab_containers
+from .plan import LABEL, PREFIX, Host, plan
+from .recipes import recipe
+from .rootfs import ensure_image
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "build" / "lab"
+
+
+def say(text: str) -> None:
+    """Tell the user about a step."""
+    print(f"lab: {text}", flush=True)
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """Let one change of the lab wait for another that is under way."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def up(number: int, bare: Sequence[str]) -> None:
+    """Bring up the hosts that were asked for, the registry and the reference images; existing ones stay as they are.
+
+    Raises:
+        LabError: bad arguments, or something that the lab needs is missing; the message says what.
+    """
+    begun = time.monotonic()
+    wanted = plan(number, bare)
+    with locked():
+        engine.ensure_engine(say)
+        existing = {container.name: container for container in lab_containers()}
+        if not all(host.container in existing for host in wanted):
+            engine.require_room()
+        images = {recipe(host.release, bare=host.bare) for host in wanted} | {recipe("bookworm", bare=False)}
+        for one in sorted(images, key=lambda item: item.image):
+            ensure_image(one, say)
+        registry.ensure_registry(recipe("bookworm", bare=False).image, list(existing.values()))
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            filling = pool.submit(registry.fill, ROOT, say)
+            _start_hosts(wanted, existing, pool)
+            filling.result()
+        running = [item for item in lab_containers() if item.role != "registry" and item.running]
+        inventory.write(FOLDER, running, registry.pull_address())
+    names = ", ".join(item.host for item in running)
+    say(f"{names} are up after {time.monotonic() - begun:.0f} s; inventory: {FOLDER.relative_to(ROOT)}/inventory.yml")
+
+
+def _start_hosts(wanted: list[Host], existing: dict[str, Container], pool: ThreadPoolExecutor) -> None:
+    missing = [host for host in wanted if host.container not in existing]
+    port = hosts.choose_port([host.address for host in missing]) if missing else 0
+    files = _host_files() if missing else {}
+    cgroup, capabilities = cgroup_version(), available_capabilities()
+
+    def bring_up(host: Host) -> None:
+        known = existing.get(host.container)
+        if known is None:
+            image = recipe(host.release, bare=host.bare).image
+            hosts.create(host, hosts.create_argv(host, image, port, cgroup, capabilities), files)
+        elif known.image != recipe(known.release, bare=host.bare).image:
+            say(f"{host.name} still runs an older image; 'lab down' and 'lab up' renew it")
+        if known is None or not known.running:
+            docker("start", host.container)
+        seconds = hosts.await_ready(host.container, host.address, known.ssh_port if known else port, not host.bare)
+        if known is None and any(path.startswith(str(machine.LOCAL_CERTIFICATES)) for path in files):
+            docker("exec", host.container, "update-ca-certificates")
+        if known is None or not known.running:
+            say(f"{host.name} ({host.release}{', without Docker' if host.bare else ''}) is up after {seconds:.0f} s")
+
+    for started in [pool.submit(bring_up, host) for host in wanted]:
+        started.result()
+
+
+def _host_files() -> dict[str, str]:
+    files = machine.settings()
+    files["/root/.ssh/authorized_keys"] = inventory.ensure_key(FOLDER)
+    files["/etc/docker/daemon.json"] = json.dumps({"insecure-registries": [registry.pull_address()]}) + "\n"
+    return files
+
+
+def down(*, cache: bool) -> None:
+    """Remove hosts, registry and inventory; the images and the registry's storage stay unless ``cache`` is set."""
+    with locked():
+        if not engine.answers():
+            say("no Docker engine answers, so there is nothing to remove")
+            return
+        for container in lab_containers():
+            docker("rm", "--force", "--volumes", container.name)
+            say(f"{container.host} removed")
+        kinds = ("host", "cache") if cache else ("host",)
+        for kind in kinds:
+            for volume in docker("volume", "ls", "--quiet", "--filter", f"label={LABEL}={kind}").split():
+                docker("volume", "rm", volume)
+        kept = _cached_images()
+        if cache:
+            for image in kept:
+                docker("image", "rm", image)
+            say(f"{len(kept)} cached images removed")
+        elif kept:
+            say(f"{len(kept)} images stay for the next start; 'python -m lab down --cache' removes them too")
+        shutil.rmtree(FOLDER)
+
+
+def _cached_images() -> list[str]:
+    tags = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{PREFIX}/*").split()
+    pushed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
+    return tags + [tag for tag in pushed if tag.startswith(f"{registry.PUSH_ADDRESS}:")]
+
+
+def status() -> None:
+    """Print one line for each container of the lab."""
+    if not engine.answers():
+        say("no Docker engine answers, so no lab is up")
+        return
+    found = lab_containers()
+    if not found:
+        say("no lab is up")
+    for container in found:
+        state = "up" if container.running else "stopped"
+        place = registry.pull_address() if container.role == "registry" else f"{container.ssh_address}:{container.ssh_port}"
+        print(f"{container.host:<10} {container.role:<9} {container.release:<9} {state:<8} {place}")
