@@ -28,7 +28,7 @@ def database(path: Path, mode: str = "delete") -> sqlite3.Connection:
     connection.execute(f"pragma journal_mode={mode}")
     connection.execute("pragma user_version=7")
     connection.execute("create table memories (id integer primary key, content text)")
-    connection.executemany("insert into memories (content) values (?)", [("x" * 900,) for _ in range(200)])
+    connection.executemany("insert into memories (content) values (?)", [("x" * 900,)] * 200)
     connection.commit()
     return connection
 

@@ -131,7 +131,10 @@ class Engine:
             raise NotFoundError(f"The Docker engine refused {method} {path}: {_message(response)}")
         if response.status_code >= 400:
             raise StackError(f"The Docker engine refused {method} {path}: {_message(response)}")
-        return response.json() if response.content else {}
+        try:
+            return response.json() if response.content else {}
+        except ValueError as error:
+            raise StackError(f"{self.docker_host} did not answer as Docker does; correct docker_host.") from error
 
     def _check_version(self, response: Any) -> None:
         spoken = response.headers.get("Api-Version", "")
