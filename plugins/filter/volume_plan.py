@@ -18,7 +18,7 @@ version_added: 0.1.0
 author: The openmemory.stack developers (@openmemory)
 description:
   - Merges the volumes that a compose file declares with C(stack_volumes), C(stack_data_dir) and C(stack_protected).
-  - The role C(openmemory.stack.stack) uses it once for the volumes to make and once for the compose file, so that the two
+  - The role C(openmemory.stack.stack) uses it both for the volumes to make and for the compose file, so that the two
     cannot disagree.
 positional: _input
 options:
@@ -119,7 +119,7 @@ def _checked(declared: Mapping[str, Any], settings: Any) -> Mapping[str, Any]:
         if key not in declared:
             known = ", ".join(sorted(declared)) or "none"
             raise _Wrong(
-                f"stack_volumes names {key!r}, which is no volume of the compose file{_near(key, declared)}; it has {known}."
+                f"stack_volumes names {key!r}, no volume of the compose file{_near(key, declared)}; it has {known}."
             )
         if not isinstance(own, Mapping):
             raise _Wrong(f"stack_volumes.{key} is {own!r}; it must be a dictionary of settings.")
@@ -172,9 +172,9 @@ def _known(
         for mount in service.get("mounts") or []
         if mount.get("type") == "volume" and mount.get("source") == key
     }
-    known = {"store": _STORES[place] for place in sorted(places) if place in _STORES}
-    if volume.get("store"):
-        known["store"] = volume["store"]
+    stores = sorted(_STORES[place] for place in places if place in _STORES)
+    store = volume.get("store") or (stores[-1] if stores else None)  # neo4j, if its logs are in the same volume
+    known = {"store": store} if store else {}
     logs = ("neo4j", "/logs") in places or key == "neo4j_logs"
     return {**known, **_NEO4J_LOGS} if logs and backing == "path" else known
 

@@ -26,6 +26,10 @@ _POLL_SECONDS = 0.3
 _LOG_LINES = 8
 _YOUNG = re.compile(r"^Up (Less than a second|\d+ seconds?)\b")
 
+_NO_CONTAINER = "it has no container"
+_JUST_STARTED = "has no health check and has just started"
+NO_NEWS = (_NO_CONTAINER, _JUST_STARTED, " is created")  # ends of what is said of a service that waits for another
+
 Logs = Callable[[str], str]
 
 
@@ -110,7 +114,8 @@ class Waiter:
         for service in sorted(problems):
             lines = [f"Service {service}: {problems[service]}."]
             log = "\n".join(f"    {line}" for line in self.logs(service).strip().splitlines()[-_LOG_LINES:])
-            lines.append(f"  Last lines of its log:\n{log}" if log else "  Its log is empty.")
+            if log or problems[service] != _NO_CONTAINER:
+                lines.append(f"  Last lines of its log:\n{log}" if log else "  Its log is empty.")
             parts.append("\n".join(lines))
         return self.mask("\n".join(parts))
 
@@ -128,7 +133,7 @@ class Waiter:
         failed: dict[str, str] = {}
         for name, service in self.services.items():
             if not by_service[name] and service.get("scale", 1) != 0:
-                waiting[name] = "it has no container"
+                waiting[name] = _NO_CONTAINER
             for container in by_service[name]:
                 problem, hopeless = self._judge(container, service)
                 if problem:
@@ -170,7 +175,7 @@ class Waiter:
             return None
         since = self._running_since.setdefault((identity, inspected["State"]["StartedAt"]), self._clock())
         if self._clock() - since < _STABLE_SECONDS:
-            return f"container {name} has no health check and has just started"
+            return f"container {name} {_JUST_STARTED}"
         self._bad_since.pop(identity, None)
         return probe(inspected) if self.engine.is_local else None
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .engine import Engine
-from .errors import StackError
+from .errors import NotFoundError, StackError
 
 
 def local_images(engine: Engine, references: Iterable[str]) -> dict[str, dict[str, Any] | None]:
@@ -19,9 +19,7 @@ def local_images(engine: Engine, references: Iterable[str]) -> dict[str, dict[st
     for reference in sorted(set(references)):
         try:
             image = engine.inspect_image(reference)
-        except StackError as error:
-            if "No such image" not in str(error):
-                raise
+        except NotFoundError:
             found[reference] = None
         else:
             found[reference] = {"id": image["Id"], "digest": _digest(reference, image.get("RepoDigests") or [])}

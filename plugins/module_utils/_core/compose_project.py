@@ -16,7 +16,7 @@ from typing import Any
 from . import compose_events, compose_images, compose_stamp
 from .compose_cli import ComposeCli, Connection, Outcome, plugin_identity
 from .compose_guard import check_volumes, config_volumes
-from .compose_health import Waiter, health_of, is_settled, project_containers, service_of
+from .compose_health import NO_NEWS, Waiter, health_of, is_settled, project_containers, service_of
 from .engine import Engine
 from .errors import StackError
 from .project_env import ENV_NAME
@@ -253,8 +253,8 @@ class Project:
             verdict = f"did not start: {cli.reason(outcome).rstrip('.')}"
         waiter = self._waiter(config)
         problems = waiter.problems()
-        told = {name: text for name, text in problems.items() if not text.endswith((" is created", "just started"))}
-        problems = told or problems  # a service that only waits for another is no news
+        # a service that only waits for another is no news
+        problems = {name: text for name, text in problems.items() if not text.endswith(NO_NEWS)}
         raise StackError(waiter.diagnosis(problems, verdict))
 
     def _wait(self, config: Mapping[str, Any]) -> None:
