@@ -1,3 +1,4 @@
+#!/bin/sh
 # Says what a host has, one docker_host:KEY=VALUE a line. Reads only, and needs nothing but a POSIX shell.
 # PYTHONS: the interpreters to try, in Ansible's order. DOCKER_SOCKET: the engine's socket.
 export LC_ALL=C PATH="${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/sbin:/sbin"
@@ -30,7 +31,8 @@ if command -v docker >/dev/null; then
   esac
   say engine "$(engine version --format '{{.Server.Version}}')"
   say api "$(engine version --format '{{.Server.APIVersion}}')"
-  say running "$(engine info --format '{{.ContainersRunning}}')"
+  # A paused container is one that somebody is copying.
+  say running "$(engine info --format '{{.ContainersRunning}} {{.ContainersPaused}}' | { read -r a b && echo $((a + b)); })"
   say rootless "$(engine info --format '{{.SecurityOptions}}' | grep -o rootless)"
   say compose "$(docker compose version --short 2>/dev/null </dev/null | sed 's/^v//')"
 fi
