@@ -128,7 +128,7 @@ case "$WHAT" in
   all) need_root "it installs packages, starts Docker and builds hosts for the lab" ;;
   *) die "Unknown part '$WHAT': use 'python' or 'all'." ;;
 esac
-if [ "$WHAT" = all ] && [ ! -d build/lab ]; then
+if [ "$WHAT" = all ] && [ ! -f .venv/stamp ]; then
   check_room . "$LAB_ROOM_MB" "the lab (Python environment, root file systems, images)"
 fi
 make_venv

@@ -1,6 +1,6 @@
 """Measures a converge that changes nothing: the role beside the same stack written with community.docker.
 
-Both sides run on the same lab host by turns, whole `ansible-playbook` runs by the wall clock, and the medians are compared.
+Both sides run on the same lab host by turns, whole `ansible-playbook` runs by the wall clock; the medians are compared.
 Also: how many modules one converge runs, and the module `volume` with a hundred volumes beside one.
 The figures go to build/bench/converge.json; the exit code says whether they are as good as promised.
 """
@@ -29,7 +29,7 @@ VOLUMES = [{"name": f"om_bench_{number}"} for number in range(100)]
 
 
 def play(name: str, *options: str, env: dict[str, str] | None = None) -> tuple[float, str]:
-    """Run one playbook of the bench on the host; its wall-clock seconds and output. Exits with the output if it fails."""
+    """Run one playbook of the bench on the host; its wall-clock seconds and output. Exits if it fails."""
     command = [
         ".venv/bin/ansible-playbook",
         "-i",

@@ -66,7 +66,10 @@ def phases() -> list[Phase]:
     return [
         *static,
         Phase("integration", (PYTHON, "-m", "pytest", "-q", "tests/integration"), lab=True),
-        *(Phase(f"molecule:{name}", (PYTHON, "tests/gates/scenario.py", name), lab=True) for name in scenarios),
+        *(
+            Phase(f"molecule:{name}", ("molecule", "test", "-s", name, "--destroy", "never"), lab=True)
+            for name in scenarios
+        ),
         Phase("infra_repo", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_infra_repo.py"), lab=True),
         Phase("bench", (PYTHON, "tests/bench/converge.py"), lab=True, optional=True),
     ]
