@@ -1,0 +1,116 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How Docker Compose is called, and how its refusals read."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_cli import (
+    NOT_INSTALLED,
+    ComposeCli,
+    Connection,
+)
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.project_secrets import Mask
+
+SOCKET = Connection("unix:///var/run/docker.sock")
+START = ["docker", "--host", "unix:///var/run/docker.sock", "compose", "--project-name", "om"]
+
+
+class Run:
+    """Stands in for subprocess.run and keeps how it was called."""
+
+    def __init__(self, rc: int = 0, stdout: str = "", stderr: str = "", error: Exception | None = None):
+        self.answer = (rc, stdout.encode(), stderr.encode())
+        self.error = error
+        self.argv: list[str] = []
+        self.options: dict[str, Any] = {}
+
+    def __call__(self, argv: list[str], **options: Any) -> Any:
+        self.argv, self.options = argv, options
+        if self.error:
+            raise self.error
+        return subprocess.CompletedProcess(argv, *self.answer)
+
+
+def cli(run: Run, **options: Any) -> ComposeCli:
+    return ComposeCli(SOCKET, "om", "/opt/om", run=run, **options)
+
+
+def test_the_exact_command() -> None:
+    run = Run(stdout="{}")
+    cli(run, files=["/tmp/x/a.yml", "/tmp/x/b.yml"], env_file="/tmp/x/.env").config()
+    assert run.argv == [
+        *START, "--project-directory", "/opt/om", "--env-file", "/tmp/x/.env", "--file", "/tmp/x/a.yml",
+        "--file", "/tmp/x/b.yml", "config", "--format", "json",
+    ]  # fmt: skip
+    assert run.options["stdin"] is subprocess.DEVNULL
+
+
+def test_the_environment_of_the_caller_does_not_reach_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_API_KEY", "another")
+    monkeypatch.setenv("COMPOSE_FILE", "another")
+    monkeypatch.setenv("DOCKER_CONFIG", "/kept")
+    run = Run()
+    cli(run).run("stop")
+    assert run.argv == [*START, "stop"]
+    assert run.options["env"]["DOCKER_CONFIG"] == "/kept"
+    assert {"GOOGLE_API_KEY", "COMPOSE_FILE"}.isdisjoint(run.options["env"])
+
+
+def test_the_connection_options_reach_the_docker_command() -> None:
+    connection = Connection("tcp://h:2376", "1.41", True, True, "/ca.pem", "/cert.pem", "/key.pem")
+    assert connection.arguments() == [
+        "--host", "tcp://h:2376", "--tlsverify", "--tlscacert", "/ca.pem", "--tlscert", "/cert.pem", "--tlskey",
+        "/key.pem",
+    ]  # fmt: skip
+    assert Connection("tcp://h:2376", tls=True).arguments() == ["--host", "tcp://h:2376", "--tls"]
+
+
+def test_a_refusal_is_composes_own_reason_without_scratch_paths_progress_and_secrets() -> None:
+    stderr = (
+        'time="2026-01-01T00:00:00Z" level=warning msg="The \\"X\\" variable is not set."\n'
+        " Container om-a-1  Creating\n"
+        "validating /tmp/x/a.yml: services.a additional properties 'hunter22' not allowed\n"
+    )
+    command = cli(Run(15, stderr=stderr), files=["/tmp/x/a.yml"], mask=Mask(["hunter22"]))
+    with pytest.raises(StackError) as refused:
+        command.config()
+    assert str(refused.value) == (
+        "Docker Compose refuses a.yml: validating a.yml: services.a additional properties '********' not allowed."
+    )
+    assert command.run("config").warnings == ['The "X" variable is not set.']
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        Run(error=FileNotFoundError("docker")),
+        Run(1, stderr="docker: 'compose' is not a docker command.\nSee 'docker --help'"),
+        Run(125, stderr="unknown flag: --project-name"),
+    ],
+)
+def test_no_compose_is_one_sentence(run: Run) -> None:
+    with pytest.raises(StackError) as refused:
+        cli(run).config()
+    assert str(refused.value) == NOT_INSTALLED
+
+
+def test_a_command_that_takes_too_long_is_no_exception() -> None:
+    outcome = cli(Run(error=subprocess.TimeoutExpired("docker", 1, b"", b" Container a  Waiting"))).run("up", timeout=1)
+    assert (outcome.timed_out, outcome.rc) == (True, 124)
+
+
+@pytest.mark.parametrize(("have", "enough"), [("2.24.4", True), ("2.24.3", False), ("v2.40.3", True), ("5.0.0", True)])
+def test_the_minimum_version(have: str, enough: bool) -> None:
+    command = cli(Run(stdout=have + "\n"), files=["/x/a.yml"])
+    if enough:
+        command.require("2.24.4")
+    else:
+        with pytest.raises(StackError, match=r"Docker Compose 2\.24\.3 is too old for a\.yml, which needs 2\.24\.4"):
+            command.require("2.24.4")
