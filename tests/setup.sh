@@ -91,6 +91,7 @@ link_collection() {
 docker_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 start_docker() {
+  local pidfile
   ! docker_answers || return 0
   [ -z "${DOCKER_HOST:-}" ] || die "Docker at DOCKER_HOST=$DOCKER_HOST does not answer: start it or unset DOCKER_HOST."
   need_root "it starts Docker"
@@ -101,6 +102,10 @@ start_docker() {
   else
     say "starting dockerd in the background (build/dockerd.pid, build/dockerd.log)"
     mkdir -p build
+    # A killed engine leaves its number behind, and takes whoever has that number now for itself.
+    for pidfile in /var/run/docker.pid /var/run/docker/containerd/containerd.pid; do
+      [ ! -f "$pidfile" ] || grep -qE '^(dockerd|containerd)$' "/proc/$(cat "$pidfile")/comm" 2>/dev/null || rm -f "$pidfile"
+    done
     setsid dockerd >build/dockerd.log 2>&1 </dev/null &
     echo $! >build/dockerd.pid
   fi
