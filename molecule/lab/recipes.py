@@ -23,11 +23,14 @@ RELEASE_PACKAGES = {
 # Units that wait for hardware, or that would hold apt's lock or a port in the middle of a test.
 MASKED_UNITS = (
     "systemd-modules-load.service", "systemd-firstboot.service", "apt-daily.timer", "apt-daily-upgrade.timer",
-    "docker-registry.service", "console-getty.service", "getty@.service", "e2scrub_all.timer", "fstrim.timer",
+    "systemd-networkd.service", "systemd-networkd.socket", "systemd-networkd-wait-online.service",
+    "systemd-logind.service", "dev-hugepages.mount", "docker-registry.service", "console-getty.service", "getty@.service", "e2scrub_all.timer", "fstrim.timer",
 )  # fmt: skip
 FILES = {
     # Every host makes host keys of its own when its SSH server first starts.
-    "/etc/systemd/system/ssh.service.d/lab.conf": "[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\n",
+    "/etc/systemd/system/ssh.service.d/lab.conf": (
+        "[Service]\nExecStartPre=\nExecStartPre=/bin/sh -c 'test -e /etc/ssh/ssh_host_ed25519_key || ssh-keygen -A'\n"
+    ),
     # /proc/sys is read-only in a lab host, so the engine cannot switch IPv6 off on its bridges.
     "/etc/systemd/system/docker.service.d/lab.conf": (
         "[Service]\nEnvironment=DOCKER_ALLOW_IPV6_ON_IPV4_INTERFACE=1\n"
@@ -47,6 +50,7 @@ class Recipe:
     files: tuple[tuple[str, str], ...]
     compose: str
     removed: tuple[str, ...]
+    emptied: tuple[str, ...]
     excluded: tuple[str, ...]
 
     @property
@@ -77,6 +81,8 @@ def recipe(release: str, *, bare: bool) -> Recipe:
         masked=MASKED_UNITS,
         files=tuple(sorted(FILES.items())),
         compose=compose,
-        removed=("/etc/ssh/ssh_host_*", "/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostname"),
+        removed=("/etc/ssh/ssh_host_*", "/var/lib/dbus/machine-id", "/etc/hostname"),
+        # Empty: every host makes its own. Missing: systemd would take it for a first boot and enable all its presets.
+        emptied=("/etc/machine-id",),
         excluded=("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"),
     )

@@ -76,6 +76,7 @@ def mmdebstrap_argv(recipe: Recipe, scratch: Path) -> list[str]:
             f"chmod 755 {_in_root(COMPOSE_PATH)}",
         ]
     hooks.append("rm -f " + " ".join(f'"$1"{path}' for path in recipe.removed))
+    hooks += [f": > {_in_root(path)}" for path in recipe.emptied]
     return [
         "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(recipe.packages)}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.excluded),
