@@ -49,8 +49,17 @@ BAD = {
         {"name": "ab", "store": "qdrant", "driver_opts": {"type": "nfs4", "o": "addr=10.0.0.1", "device": ":/x"}},
         "Qdrant does not support NFS",
     ),
-    "Qdrant on CIFS": ({"name": "ab", "store": "qdrant", "driver_opts": {"type": "cifs"}}, "does not support CIFS"),
+    "Qdrant on CIFS": (
+        {"name": "ab", "store": "qdrant", "driver_opts": {"type": "cifs", "device": "//x/y"}},
+        "does not support CIFS",
+    ),
     "Qdrant on FUSE": ({"name": "ab", "store": "qdrant", "driver": "vieux/sshfs"}, "does not support FUSE"),
+    "option that Docker does not know": ({"name": "ab", "driver_opts": {"foo": "x"}}, "driver_opts.foo is not known"),
+    "option without its device": ({"name": "ab", "driver_opts": {"type": "tmpfs"}}, "type needs driver_opts.device"),
+    "flags without a type": (
+        {"name": "ab", "driver_opts": {"o": "addr=x", "device": ":/x"}},
+        "driver_opts.o needs driver_opts.type",
+    ),
     "label not a string": ({"name": "ab", "labels": {"on": True}}, "labels.on is not a string; put it in quotes"),
     "options not a dictionary": ({"name": "ab", "driver_opts": ["o=bind"]}, "driver_opts is not a dictionary"),
     "amount without sense": ({"name": "ab", "min_free": "lots"}, "min_free is 'lots'; give bytes or an amount"),

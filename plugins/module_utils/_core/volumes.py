@@ -24,6 +24,7 @@ PROJECT_LABEL = "com.docker.compose.project"
 VOLUME_LABEL = "com.docker.compose.volume"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")  # Docker's own rule
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")  # Compose's own rule
+_LOCAL_OPTIONS = {"type": ("device",), "device": ("type",), "o": ("device", "type"), "size": ()}  # and what each needs
 _OCTAL = re.compile(r"[0-7]{3,5}")
 
 
@@ -77,6 +78,8 @@ def _parse(entry: Mapping[str, Any], compose_project: str | None, min_free: str 
     driver = str(given.get("driver", "local"))
     options = _strings(name, "driver_opts", given.get("driver_opts", {}))
     backing, path, options = _backing(name, given, driver, options)
+    if driver == "local":
+        _check_local_options(name, options)
     store = given.get("store")
     if store is not None and store not in KINDS:
         raise StackError(f"volume {name}: store {store!r} is not known; use one of {', '.join(KINDS)}.")
@@ -143,6 +146,19 @@ def _backing(
                 f"type=none, o=bind and device={path}; leave driver_opts out."
             )
     return backing, path, implied
+
+
+def _check_local_options(name: str, options: Mapping[str, str]) -> None:
+    """Refuse what Docker's local driver would refuse, but before anything changes."""
+    for key in options:
+        if key not in _LOCAL_OPTIONS:
+            raise StackError(
+                f"volume {name}: driver_opts.{key} is not known to the driver local; its options are "
+                f"{', '.join(_LOCAL_OPTIONS)}."
+            )
+        for needed in _LOCAL_OPTIONS[key]:
+            if not options.get(needed):
+                raise StackError(f"volume {name}: driver_opts.{key} needs driver_opts.{needed} beside it; add it.")
 
 
 def normal_option(key: str, value: str) -> str:
