@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,25 @@ def test_qdrant(tmp_path: Path) -> None:
     found = look(tmp_path)
     assert (found.kind, found.version, found.health) == ("qdrant", "1.18.0", "ok")
     assert found.details == {"collections": ["memories"], "segments": 2, "storage_versions": ["0.6.0", "1.18.0"]}
+
+
+def test_segments_that_a_server_makes_or_drops_are_not_judged(tmp_path: Path) -> None:
+    segments = qdrant(tmp_path) / "segments"
+    (segments / "new").mkdir()
+    (segments / "old.deleted").mkdir()
+    (segments / "old.deleted" / "version.info").write_text("0.6.0")
+    (tmp_path / "collections" / ".draft").mkdir()
+    found = look(tmp_path)
+    assert (found.health, found.findings, found.details["segments"]) == ("ok", [], 2)
+
+
+def test_a_collection_that_is_being_made_gets_a_moment(tmp_path: Path) -> None:
+    config = qdrant(tmp_path).parent / "config.json"
+    config.unlink()
+    later = threading.Timer(0.1, config.write_text, ["{}"])
+    later.start()
+    assert look(tmp_path).health == "ok"
+    later.join()
 
 
 def test_qdrant_without_collections(tmp_path: Path) -> None:

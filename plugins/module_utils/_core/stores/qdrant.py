@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Qdrant's storage directory: collections/NAME/SHARD/segments/ID beside raft_state.json."""
+"""Qdrant's storage directory: collections/NAME/SHARD/segments/ID beside raft_state.json.
+
+A running server makes and drops segments all the time. It writes a segment's version.info last, and skips at its next
+start a segment that has none, so only those with one are judged (lib/segment of Qdrant's sources).
+"""
 
 from __future__ import annotations
 
@@ -58,15 +62,19 @@ def _look_at_segments(shard: str, label: str, found: Found, versions: set[str]) 
     root = os.path.join(shard, "segments")
     if not os.path.isdir(root):
         return 0
-    segments = [name for name in _directories(root) if not name.endswith(".deleted")]
-    for name in segments:
+    segments = 0
+    for name in _directories(root):
         segment = os.path.join(root, name)
-        versions |= _version(segment)
+        version = _version(segment)
+        if name.endswith(".deleted") or not version:
+            continue
+        segments += 1
+        versions |= version
         if not _is_json(os.path.join(segment, "segment.json")):
             _note(found, f"segment {label}/{name} has no readable segment.json.")
-    if not os.path.isdir(os.path.join(shard, "wal")):
+    if segments and not os.path.isdir(os.path.join(shard, "wal")):
         _note(found, f"shard {label} has segments but no wal directory.")
-    return len(segments)
+    return segments
 
 
 def _is_json(file: str) -> bool:
@@ -88,7 +96,8 @@ def _version(directory: str) -> set[str]:
 
 def _directories(path: str) -> list[str]:
     with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return sorted(name for name in names if not name.startswith("."))  # those are drafts and leftovers
 
 
 def _note(found: Found, finding: str) -> None:

@@ -6,16 +6,27 @@
 
 from __future__ import annotations
 
+import time
+
 from . import files, neo4j, qdrant, sqlite
 from .container import Container
-from .found import Found
+from .found import DAMAGED, Found
 
 STORES = (sqlite, qdrant, neo4j)
+_PATIENCE = 0.5  # seconds: a server at work may have been caught between two steps
 KINDS = (*(store.KIND for store in STORES), files.KIND)
 
 
 def look(path: str) -> Found | None:
     """The store in a directory, or None if it is empty. Quick, read-only; raises OSError where it cannot be read."""
+    found = _look_once(path)
+    if found and found.health == DAMAGED:
+        time.sleep(_PATIENCE)
+        return _look_once(path)
+    return found
+
+
+def _look_once(path: str) -> Found | None:
     for store in STORES:
         found: Found | None = store.look(path)
         if found:
