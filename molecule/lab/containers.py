@@ -24,6 +24,7 @@ class Container:
     bridge_address: str
     ssh_address: str
     ssh_port: int
+    temporary: bool
 
     @property
     def host(self) -> str:
@@ -51,6 +52,7 @@ def describe(inspected: dict[str, Any]) -> Container:
         bridge_address=inspected["NetworkSettings"]["IPAddress"],
         ssh_address=published[0]["HostIp"],
         ssh_port=int(published[0]["HostPort"]),
+        temporary=labels.get(f"{LABEL}.temporary") == "yes",
     )
 
 

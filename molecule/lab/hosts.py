@@ -37,6 +37,7 @@ def create_argv(host: Host, image: str, port: int, cgroup: int, capabilities: se
     arguments = [
         "create", "--name", host.container, "--hostname", host.name, "--stop-signal", "SIGRTMIN+3",
         "--label", f"{LABEL}={'bare' if host.bare else 'full'}", "--label", f"{LABEL}.release={host.release}",
+        "--label", f"{LABEL}.temporary={'yes' if host.temporary else 'no'}",
         "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
         "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",
         "--publish", f"{host.address}:{port}:22",
@@ -60,6 +61,13 @@ def create(host: Host, create_arguments: Sequence[str], files: Mapping[str, str]
         docker("volume", "create", "--label", f"{LABEL}=host", f"{host.container}-{purpose}")
     docker(*create_arguments)
     docker("cp", "-", f"{host.container}:/", stdin=archive(files))
+
+
+def remove(container: str) -> None:
+    """Remove a host and its volumes."""
+    docker("rm", "--force", "--volumes", container)
+    for purpose in VOLUMES:
+        docker("volume", "rm", "--force", f"{container}-{purpose}")
 
 
 def archive(files: Mapping[str, str]) -> bytes:

@@ -54,22 +54,22 @@ def content(hosts: Sequence[Container], registry: str) -> dict[str, Any]:
             }
         }
 
-    return {
-        "all": {
-            "children": {"openmemory": group("full"), "bare": group("bare")},
-            "vars": {
-                "ansible_user": "root",
-                "ansible_python_interpreter": "/usr/bin/python3",
-                "ansible_ssh_private_key_file": "{{ inventory_dir }}/" + KEY,
-                "ansible_ssh_common_args": (
-                    "-o IdentitiesOnly=yes -o GlobalKnownHostsFile=/dev/null"
-                    " -o UserKnownHostsFile='{{ inventory_dir }}/known_hosts'"
-                ),
-                "stack_image_registry": registry,
-                "docker_host_daemon_options": {"insecure-registries": [registry]},
-            },
-        }
+    lab = {
+        "children": {"openmemory": group("full"), "bare": group("bare")},
+        # Not on the group all: these would also reach plays on localhost.
+        "vars": {
+            "ansible_user": "root",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_ssh_private_key_file": "{{ inventory_dir }}/" + KEY,
+            "ansible_ssh_common_args": (
+                "-o IdentitiesOnly=yes -o GlobalKnownHostsFile=/dev/null"
+                " -o UserKnownHostsFile='{{ inventory_dir }}/known_hosts'"
+            ),
+            "stack_image_registry": registry,
+            "docker_host_daemon_options": {"insecure-registries": [registry]},
+        },
     }
+    return {"all": {"children": {"lab": lab}}}
 
 
 def to_yaml(value: Any, indent: int = 0) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,13 @@ from pathlib import Path
 from . import engine, hosts, inventory, machine, registry
 from .commands import docker
 from .containers import Container, available_capabilities, cgroup_version, lab_containers
-from .plan import LABEL, PREFIX, Host, plan
+from .plan import PREFIX, Host, plan
 from .recipes import recipe
 from .rootfs import ensure_image
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "lab"
+MOLECULE_STATE = FOLDER / "molecule_state"
 
 
 def say(text: str) -> None:
@@ -36,14 +38,16 @@ def locked() -> Iterator[None]:
         yield
 
 
-def up(number: int, bare: Sequence[str]) -> None:
+def up(number: int, bare: Sequence[str], *, temporary: bool = False) -> None:
     """Bring up the hosts that were asked for, the registry and the reference images; existing ones stay as they are.
+
+    With ``temporary`` the hosts that this call creates are marked for a later ``down`` with the same option.
 
     Raises:
         LabError: bad arguments, or something that the lab needs is missing; the message says what.
     """
     begun = time.monotonic()
-    wanted = plan(number, bare)
+    wanted = plan(number, bare, temporary=temporary)
     with locked():
         engine.ensure_engine(say)
         existing = {container.name: container for container in lab_containers()}
@@ -59,6 +63,7 @@ def up(number: int, bare: Sequence[str]) -> None:
             filling.result()
         running = [item for item in lab_containers() if item.role != "registry" and item.running]
         inventory.write(FOLDER, running, registry.pull_address())
+        _remember_molecule_state()
     names = ", ".join(item.host for item in running)
     say(f"{names} are up after {time.monotonic() - begun:.0f} s; inventory: {FOLDER.relative_to(ROOT)}/inventory.yml")
 
@@ -95,27 +100,48 @@ def _host_files() -> dict[str, str]:
     return files
 
 
-def down(*, cache: bool) -> None:
-    """Remove hosts, registry and inventory; the images and the registry's storage stay unless ``cache`` is set."""
+def down(*, cache: bool = False, temporary: bool = False) -> None:
+    """Remove hosts, registry and inventory; the images and the registry's storage stay unless ``cache`` is set.
+
+    With ``temporary`` only temporary hosts go; the rest follows when no other host is left.
+    """
     with locked():
         if not engine.answers():
             say("no Docker engine answers, so there is nothing to remove")
             return
-        for container in lab_containers():
-            docker("rm", "--force", "--volumes", container.name)
-            say(f"{container.host} removed")
-        kinds = ("host", "cache") if cache else ("host",)
-        for kind in kinds:
-            for volume in docker("volume", "ls", "--quiet", "--filter", f"label={LABEL}={kind}").split():
-                docker("volume", "rm", volume)
-        kept = _cached_images()
-        if cache:
-            for image in kept:
-                docker("image", "rm", image)
-            say(f"{len(kept)} cached images removed")
-        elif kept:
-            say(f"{len(kept)} images stay for the next start; 'python -m lab down --cache' removes them too")
+        found = [item for item in lab_containers() if item.role != "registry"]
+        staying = [item for item in found if temporary and not item.temporary]
+        for container in found:
+            if container not in staying:
+                hosts.remove(container.name)
+                say(f"{container.host} removed")
+        if staying:
+            inventory.write(FOLDER, [item for item in staying if item.running], registry.pull_address())
+            say(f"{', '.join(item.host for item in staying)} were up before and stay")
+            return
+        registry.remove(cache=cache)
+        _forget_molecule_state()
+        _tell_or_remove_images(cache)
         shutil.rmtree(FOLDER)
+
+
+def _tell_or_remove_images(cache: bool) -> None:
+    images = _cached_images()
+    for image in images if cache else ():
+        docker("image", "rm", image)
+    if images:
+        say(f"{len(images)} cached images " + ("removed" if cache else "stay for the next start ('lab down --cache' removes them)"))
+
+
+def _remember_molecule_state() -> None:
+    if "MOLECULE_STATE_FILE" in os.environ:
+        MOLECULE_STATE.write_text(os.environ["MOLECULE_STATE_FILE"])
+
+
+def _forget_molecule_state() -> None:
+    # Molecule notes that it created hosts and would not ask for them again after they are gone.
+    if MOLECULE_STATE.exists():
+        Path(MOLECULE_STATE.read_text()).unlink(missing_ok=True)
 
 
 def _cached_images() -> list[str]:

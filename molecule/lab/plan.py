@@ -15,12 +15,13 @@ MOST_HOSTS = 50
 
 @dataclass(frozen=True)
 class Host:
-    """One lab host; ``address`` is the loopback address where its SSH answers."""
+    """One lab host; ``address`` is the loopback address where its SSH answers, ``temporary`` marks a test run's own."""
 
     name: str
     release: str
     bare: bool
     address: str
+    temporary: bool = False
 
     @property
     def container(self) -> str:
@@ -28,12 +29,13 @@ class Host:
         return f"{PREFIX}-{self.name}"
 
 
-def plan(hosts: int, bare: Sequence[str]) -> list[Host]:
+def plan(hosts: int, bare: Sequence[str], *, temporary: bool = False) -> list[Host]:
     """The hosts that were asked for.
 
     Args:
         hosts: how many hosts with Docker: lab1, lab2, … with Debian 12 and 13 in turn.
         bare: the releases of the hosts without Docker: bare1, bare2, …
+        temporary: whether they go when the test run that asked for them ends.
 
     Raises:
         LabError: a number out of range, an unknown release, or no host at all.
@@ -47,5 +49,6 @@ def plan(hosts: int, bare: Sequence[str]) -> list[Host]:
         raise LabError(f"--bare names the release {unknown[0]!r}; the lab knows {' and '.join(RELEASES)}.")
     if not hosts and not bare:
         raise LabError("--hosts is 0 and --bare is empty, so there is no host to start; ask for at least one.")
-    full = [Host(f"lab{n}", RELEASES[(n - 1) % 2], False, f"127.0.1.{n}") for n in range(1, hosts + 1)]
-    return full + [Host(f"bare{n}", release, True, f"127.0.1.{100 + n}") for n, release in enumerate(bare, start=1)]
+    full = [(f"lab{n}", RELEASES[(n - 1) % 2], False, f"127.0.1.{n}") for n in range(1, hosts + 1)]
+    without = [(f"bare{n}", release, True, f"127.0.1.{100 + n}") for n, release in enumerate(bare, start=1)]
+    return [Host(*host, temporary=temporary) for host in full + without]

@@ -76,6 +76,13 @@ def fill(root: Path, say: Callable[[str], None]) -> None:
         raise LabError(f"The reference images could not be built: {line.removeprefix('images: ').strip()}")
 
 
+def remove(*, cache: bool) -> None:
+    """Remove the registry and, with ``cache``, what it stores."""
+    docker("rm", "--force", NAME, check=False)
+    if cache:
+        docker("volume", "rm", "--force", STORAGE)
+
+
 def _answers() -> bool:
     try:
         with socket.create_connection((PUSH_ADDRESS, PORT), timeout=2) as connection:
