@@ -18,6 +18,11 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.stores impo
 from ansible_collections.openmemory.stack.plugins.module_utils._core.stores.found import Found
 
 
+@pytest.fixture(autouse=True)
+def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_PATIENCE", 0.2)
+
+
 def look(path: Path) -> Found:
     found = registry.look(str(path))
     assert found is not None
@@ -144,7 +149,7 @@ def test_segments_that_a_server_makes_or_drops_are_not_judged(tmp_path: Path) ->
 def test_a_collection_that_is_being_made_gets_a_moment(tmp_path: Path) -> None:
     config = qdrant(tmp_path).parent / "config.json"
     config.unlink()
-    later = threading.Timer(0.1, config.write_text, ["{}"])
+    later = threading.Timer(0.02, config.write_text, ["{}"])
     later.start()
     assert look(tmp_path).health == "ok"
     later.join()

@@ -15,7 +15,6 @@ from .location import Location, locate
 from .sizes import is_empty, measure
 from .state import State, container_name
 from .stores import registry
-from .stores.found import UNKNOWN, Found
 
 
 def describe(
@@ -56,12 +55,9 @@ def _look_inside(location: Location, entry: dict[str, Any]) -> None:
         found = registry.look(location.path)
         entry["empty"] = found is None and is_empty(location.path)
     except OSError as error:
-        # Files come and go under a running store; what was there a moment ago is no damage.
-        if isinstance(error, FileNotFoundError):
-            found, entry["empty"] = Found("files", health=UNKNOWN), False
-        else:
-            entry["problem"] = f"{error.filename} cannot be read ({error.strerror}); use become: true."
-            return
+        advice = "use become: true" if isinstance(error, PermissionError) else "run it again"
+        entry["problem"] = f"{error.filename} cannot be read ({error.strerror}); {advice}."
+        return
     entry["store"] = found.as_result() if found else None
 
 

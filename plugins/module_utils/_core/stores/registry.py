@@ -19,11 +19,15 @@ KINDS = (*(store.KIND for store in STORES), files.KIND)
 
 def look(path: str) -> Found | None:
     """The store in a directory, or None if it is empty. Quick, read-only; raises OSError where it cannot be read."""
-    found = _look_once(path)
-    if found and found.health == DAMAGED:
-        time.sleep(_PATIENCE)
-        return _look_once(path)
-    return found
+    try:
+        found = _look_once(path)
+    except FileNotFoundError:
+        pass
+    else:
+        if found is None or found.health != DAMAGED:
+            return found
+    time.sleep(_PATIENCE)
+    return _look_once(path)
 
 
 def _look_once(path: str) -> Found | None:
