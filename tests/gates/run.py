@@ -143,21 +143,14 @@ def chosen(names: list[str]) -> list[Phase]:
     return [phase for phase in every if phase.name in names or phase.name.split(":")[0] in names]
 
 
-def lab_is_up() -> bool:
-    names = call(("docker", "ps", "--quiet", "--filter", "name=^omlab"), capture_output=True).stdout
-    return bool(names.strip())
-
-
 def in_lab(run: Run, todo: list[Phase]) -> None:
-    """Run what needs the lab, and take the lab down again if it was not up before."""
-    was_up = lab_is_up()
+    """Run what needs the lab; of the lab, only what came up for it goes down again."""
     try:
-        for phase in [lab("up", "--hosts", "3", "--bare", "bookworm,trixie"), *todo]:
+        for phase in [lab("up", "--temporary", "--hosts", "3", "--bare", "bookworm,trixie"), *todo]:
             if run.do(phase).code:
                 return
     finally:
-        if not was_up:
-            run.do(lab("down"))
+        run.do(lab("down", "--temporary"))
 
 
 def summary(run: Run) -> None:

@@ -55,17 +55,8 @@ def test_a_failing_phase_stops_those_after_it(logs: Path, monkeypatch: pytest.Mo
     ]
     monkeypatch.setattr(gates, "phases", lambda: steps)
     monkeypatch.setattr(gates, "lab", lambda *arguments: phase(f"lab {arguments[0]}", "pass", lab=True))
-    monkeypatch.setattr(gates, "lab_is_up", lambda: False)
     assert gates.main([]) == 1
     assert sorted(path.stem for path in logs.iterdir()) == ["bad", "good", "lab down", "lab up"]
-
-
-def test_a_lab_that_was_up_stays_up(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "phases", lambda: [phase("good", "pass", lab=True)])
-    monkeypatch.setattr(gates, "lab", lambda *arguments: phase(f"lab {arguments[0]}", "pass", lab=True))
-    monkeypatch.setattr(gates, "lab_is_up", lambda: True)
-    assert gates.main([]) == 0
-    assert sorted(path.stem for path in logs.iterdir()) == ["good", "lab up"]
 
 
 def test_a_phase_ends_when_the_time_is_up(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
