@@ -14,13 +14,17 @@ from .plan import LABEL
 
 @dataclass(frozen=True)
 class Container:
-    """A container of the lab as the engine describes it; ``role`` is full, bare or registry."""
+    """A container of the lab as the engine describes it; ``role`` is full, bare or registry.
+
+    One that was created but never started is ``unfinished``: it may lack the files that come between the two.
+    """
 
     name: str
     role: str
     release: str
     image: str
     running: bool
+    unfinished: bool
     bridge_address: str
     ssh_address: str
     ssh_port: int
@@ -49,6 +53,7 @@ def describe(inspected: dict[str, Any]) -> Container:
         release=labels.get(f"{LABEL}.release", ""),
         image=inspected["Config"]["Image"],
         running=inspected["State"]["Running"],
+        unfinished=inspected["State"]["Status"] == "created",
         bridge_address=inspected["NetworkSettings"]["IPAddress"],
         ssh_address=published[0]["HostIp"],
         ssh_port=int(published[0]["HostPort"]),

@@ -23,6 +23,7 @@ def ensure_engine(say: Callable[[str], None]) -> None:
     Raises:
         LabError: no engine answers and none can be installed or started here.
     """
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # where dockerd and iptables are; a plain shell may not look there
     missing = missing_packages()
     if missing:
         _install(missing, say)

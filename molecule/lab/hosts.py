@@ -108,11 +108,8 @@ def _is_free(address: str, port: int) -> bool:
         return True
 
 
-def await_ready(container: str, address: str, port: int, with_docker: bool) -> float:
+def await_ready(container: str, address: str, port: int, with_docker: bool) -> None:
     """Wait until systemd has booted, SSH answers and, on a full host, the nested engine does.
-
-    Returns:
-        The seconds it took.
 
     Raises:
         LabError: it did not happen in three minutes, or the container ended.
@@ -126,9 +123,10 @@ def await_ready(container: str, address: str, port: int, with_docker: bool) -> f
         if docker("inspect", "--format", "{{.State.Running}}", container, check=False) != "true":
             raise LabError(f"{container} ended while it booted; 'docker logs {container}' may say why.")
         if time.monotonic() - begun > READY_SECONDS:
-            raise LabError(f"{checks[0]} on {container} was not up after {READY_SECONDS} s; see 'docker logs {container}'.")
+            raise LabError(
+                f"{checks[0]} on {container} was not up in {READY_SECONDS} s; see 'docker logs {container}'."
+            )
         time.sleep(POLL_SECONDS)
-    return time.monotonic() - begun
 
 
 def _passes(check: str, container: str, address: str, port: int) -> bool:

@@ -32,10 +32,15 @@ def say(text: str) -> None:
 @contextmanager
 def locked() -> Iterator[None]:
     """Let one change of the lab wait for another that is under way."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    path = FOLDER / ".lock"
+    while True:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # 'down' removes the file that others wait on; they start over with a new one.
+            if path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
+                yield
+                return
 
 
 def up(number: int, bare: Sequence[str], *, temporary: bool = False) -> None:
@@ -50,7 +55,7 @@ def up(number: int, bare: Sequence[str], *, temporary: bool = False) -> None:
     wanted = plan(number, bare, temporary=temporary)
     with locked():
         engine.ensure_engine(say)
-        existing = {container.name: container for container in lab_containers()}
+        existing = _existing()
         if not all(host.container in existing for host in wanted):
             engine.require_room()
         images = {recipe(host.release, bare=host.bare) for host in wanted} | {recipe("bookworm", bare=False)}
@@ -63,9 +68,17 @@ def up(number: int, bare: Sequence[str], *, temporary: bool = False) -> None:
             filling.result()
         running = [item for item in lab_containers() if item.role != "registry" and item.running]
         inventory.write(FOLDER, running, registry.pull_address())
-        _remember_molecule_state()
+        _settle_molecule_state()
     names = ", ".join(item.host for item in running)
     say(f"{names} are up after {time.monotonic() - begun:.0f} s; inventory: {FOLDER.relative_to(ROOT)}/inventory.yml")
+
+
+def _existing() -> dict[str, Container]:
+    found = {container.name: container for container in lab_containers()}
+    for name in [name for name, container in found.items() if container.unfinished]:
+        docker("rm", "--force", name)  # left by an interrupted start
+        del found[name]
+    return found
 
 
 def _start_hosts(wanted: list[Host], existing: dict[str, Container], pool: ThreadPoolExecutor) -> None:
@@ -76,6 +89,7 @@ def _start_hosts(wanted: list[Host], existing: dict[str, Container], pool: Threa
 
     def bring_up(host: Host) -> None:
         known = existing.get(host.container)
+        begun = time.monotonic()
         if known is None:
             image = recipe(host.release, bare=host.bare).image
             hosts.create(host, hosts.create_argv(host, image, port, cgroup, capabilities), files)
@@ -83,11 +97,11 @@ def _start_hosts(wanted: list[Host], existing: dict[str, Container], pool: Threa
             say(f"{host.name} still runs an older image; 'lab down' and 'lab up' renew it")
         if known is None or not known.running:
             docker("start", host.container)
-        seconds = hosts.await_ready(host.container, host.address, known.ssh_port if known else port, not host.bare)
-        if known is None and any(path.startswith(str(machine.LOCAL_CERTIFICATES)) for path in files):
-            docker("exec", host.container, "update-ca-certificates")
+        hosts.await_ready(host.container, host.address, known.ssh_port if known else port, not host.bare)
         if known is None or not known.running:
-            say(f"{host.name} ({host.release}{', without Docker' if host.bare else ''}) is up after {seconds:.0f} s")
+            docker("exec", host.container, "update-ca-certificates")  # the machine's own certificates, if it has any
+            kind = f"{host.release}{', without Docker' if host.bare else ''}"
+            say(f"{host.name} ({kind}) is up after {time.monotonic() - begun:.0f} s")
 
     for started in [pool.submit(bring_up, host) for host in wanted]:
         started.result()
@@ -120,7 +134,7 @@ def down(*, cache: bool = False, temporary: bool = False) -> None:
             say(f"{', '.join(item.host for item in staying)} were up before and stay")
             return
         registry.remove(cache=cache)
-        _forget_molecule_state()
+        _settle_molecule_state()
         _tell_or_remove_images(cache)
         shutil.rmtree(FOLDER)
 
@@ -130,17 +144,15 @@ def _tell_or_remove_images(cache: bool) -> None:
     for image in images if cache else ():
         docker("image", "rm", image)
     if images:
-        say(f"{len(images)} cached images " + ("removed" if cache else "stay for the next start ('lab down --cache' removes them)"))
+        fate = "removed" if cache else "stay for the next start ('lab down --cache' removes them)"
+        say(f"{len(images)} cached images {fate}")
 
 
-def _remember_molecule_state() -> None:
+def _settle_molecule_state() -> None:
+    """Under Molecule note where it keeps its state; otherwise make it create and prepare afresh at its next run."""
     if "MOLECULE_STATE_FILE" in os.environ:
         MOLECULE_STATE.write_text(os.environ["MOLECULE_STATE_FILE"])
-
-
-def _forget_molecule_state() -> None:
-    # Molecule notes that it created hosts and would not ask for them again after they are gone.
-    if MOLECULE_STATE.exists():
+    elif MOLECULE_STATE.exists():
         Path(MOLECULE_STATE.read_text()).unlink(missing_ok=True)
 
 
@@ -160,5 +172,6 @@ def status() -> None:
         say("no lab is up")
     for container in found:
         state = "up" if container.running else "stopped"
-        place = registry.pull_address() if container.role == "registry" else f"{container.ssh_address}:{container.ssh_port}"
+        is_registry = container.role == "registry"
+        place = registry.pull_address() if is_registry else f"{container.ssh_address}:{container.ssh_port}"
         print(f"{container.host:<10} {container.role:<9} {container.release:<9} {state:<8} {place}")

@@ -24,7 +24,8 @@ RELEASE_PACKAGES = {
 MASKED_UNITS = (
     "systemd-modules-load.service", "systemd-firstboot.service", "apt-daily.timer", "apt-daily-upgrade.timer",
     "systemd-networkd.service", "systemd-networkd.socket", "systemd-networkd-wait-online.service",
-    "systemd-logind.service", "dev-hugepages.mount", "docker-registry.service", "console-getty.service", "getty@.service", "e2scrub_all.timer", "fstrim.timer",
+    "systemd-logind.service", "dev-hugepages.mount", "docker-registry.service", "console-getty.service",
+    "getty@.service", "e2scrub_all.timer", "fstrim.timer",
 )  # fmt: skip
 FILES = {
     # Every host makes host keys of its own when its SSH server first starts.
@@ -32,9 +33,7 @@ FILES = {
         "[Service]\nExecStartPre=\nExecStartPre=/bin/sh -c 'test -e /etc/ssh/ssh_host_ed25519_key || ssh-keygen -A'\n"
     ),
     # /proc/sys is read-only in a lab host, so the engine cannot switch IPv6 off on its bridges.
-    "/etc/systemd/system/docker.service.d/lab.conf": (
-        "[Service]\nEnvironment=DOCKER_ALLOW_IPV6_ON_IPV4_INTERFACE=1\n"
-    ),
+    "/etc/systemd/system/docker.service.d/lab.conf": ("[Service]\nEnvironment=DOCKER_ALLOW_IPV6_ON_IPV4_INTERFACE=1\n"),
     "/etc/ssh/sshd_config.d/lab.conf": "PasswordAuthentication no\nPermitRootLogin prohibit-password\n",
 }
 
