@@ -73,11 +73,11 @@ def _cells(volume: Mapping[str, Any], health: Mapping[str, str]) -> tuple[str, .
     return (
         str(volume["name"]),
         str(volume.get("backing") or "-"),
-        str(volume.get("device") or volume.get("mountpoint") or "-"),
+        str(volume.get("device") or "(Docker)"),
         _size(volume),
         _bytes(free),
         " ".join(str(part) for part in (store.get("kind"), store.get("version")) if part) or "-",
-        str(store.get("health") or "-"),
+        str(store.get("health") or "-").replace("unknown", "-"),
         ", ".join(users) or "nobody",
     )
 
