@@ -112,11 +112,11 @@ class Waiter:
         """The whole story of each failing service: its state, its last health check, its last lines of log."""
         parts = [f"The stack {self.project_name} {verdict}."]
         for service in sorted(problems):
-            lines = [f"Service {service}: {problems[service]}."]
+            problem = problems[service].replace(verdict.partition(": ")[2] or "\0", "as said above")
+            parts.append(f"Service {service}: {problem}.")
             log = "\n".join(f"    {line}" for line in self.logs(service).strip().splitlines()[-_LOG_LINES:])
-            if log or problems[service] != _NO_CONTAINER:
-                lines.append(f"  Last lines of its log:\n{log}" if log else "  Its log is empty.")
-            parts.append("\n".join(lines))
+            if log:
+                parts.append(f"  Last lines of its log:\n{log}")
         return self.mask("\n".join(parts))
 
     def problems(self) -> dict[str, str]:
