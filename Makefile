@@ -12,8 +12,8 @@ LAB := PYTHONPATH=molecule .venv/bin/python -m lab
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## prepare this machine: packages, Python environment, Docker, Compose
-	@$(SETUP)
+setup: ## make .venv with Ansible, which is all that deploying from here needs
+	@$(SETUP) python
 
 demo: ## show everything on two lab hosts made for it
 	@$(SETUP)
