@@ -35,7 +35,7 @@ class Lab:
 
     def ansible(self, module: str, *flags: str, **options: Any) -> dict[str, Any]:
         """Run a module through Ansible on this machine and return its result."""
-        command = ["ansible", "localhost", "-c", "local", "-o", "-e", f"ansible_python_interpreter={sys.executable}"]
+        command = ["ansible", "localhost", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
         command += ["-m", module, "-a", json.dumps(options), *flags]
         run = subprocess.run(
             command,
@@ -43,7 +43,7 @@ class Lab:
             text=True,
             check=False,
             cwd=REPOSITORY,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
         )
         assert " => " in run.stdout, run.stdout + run.stderr
         result: dict[str, Any] = json.loads(run.stdout[run.stdout.index(" => ") + 4 :])

@@ -61,6 +61,27 @@ def test_bad_places(engine: Any, tmp_path: Path, paths: list[str], words: str) -
     assert not [call for call in engine.calls if call.startswith("create")]
 
 
+def test_a_volume_that_drifts_keeps_its_place_from_the_others(engine: Any, tmp_path: Path) -> None:
+    asked = [{"name": "theirs", "path": f"{tmp_path}/new"}, {"name": "mine", "path": f"{tmp_path}/dir/theirs"}]
+    with pytest.raises(StackError, match=r"volume mine: path .* is also that of Docker's volume theirs"):
+        plan_present(engine, parse_volumes(asked), on_drift="ignore")
+    plan_present(
+        engine, parse_volumes([{"name": "theirs", "path": f"{tmp_path}/dir/theirs/deeper"}]), on_drift="ignore"
+    )
+    plan_present(engine, parse_volumes([{"name": "theirs", "path": f"{tmp_path}/dir"}]), on_drift="ignore")
+
+
+def test_a_place_that_two_volumes_of_docker_share_is_told(engine: Any, tmp_path: Path) -> None:
+    engine.add_path("again", tmp_path / "dir" / "theirs")
+    with pytest.raises(StackError, match=r"is also that of Docker's volume (again|theirs)"):
+        plan(engine, {"name": "again", "path": f"{tmp_path}/dir/theirs"})
+
+
+def test_a_drifting_volume_is_checked_too(engine: Any, tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="is a file"):
+        plan_present(engine, parse_volumes([{"name": "theirs", "path": f"{tmp_path}/file"}]), on_drift="ignore")
+
+
 def test_names_that_only_begin_alike_are_no_conflict(engine: Any, tmp_path: Path) -> None:
     plan(engine, {"name": "v0", "path": f"{tmp_path}/x"}, {"name": "v1", "path": f"{tmp_path}/xy"})
 

@@ -39,25 +39,25 @@ def check_places(specs: Sequence[VolumeSpec], state: State) -> None:
             if parent in taken:
                 raise _overlap(spec, f"inside {parent} of", f"volume {taken[parent].name} of the list")
     if taken:
-        _refuse_places_of_others(taken, {spec.name for spec in specs}, state)
+        _refuse_places_of_others(taken, state)
 
 
-def _refuse_places_of_others(taken: dict[str, VolumeSpec], names: set[str], state: State) -> None:
-    others = {
-        state.real(volume["Options"]["device"]): name
-        for name, volume in state.volumes.items()
-        if name not in names and is_bind(volume["Driver"], volume.get("Options") or {})
-    }
+def _refuse_places_of_others(taken: dict[str, VolumeSpec], state: State) -> None:
+    others: dict[str, list[str]] = defaultdict(list)
+    for name, volume in state.volumes.items():
+        if is_bind(volume["Driver"], volume.get("Options") or {}):
+            others[state.real(volume["Options"]["device"])].append(name)
     for real, spec in taken.items():
-        if real in others:
-            raise _overlap(spec, "also that of", f"Docker's volume {others[real]}")
-        for parent in _parents(real):
-            if parent in others:
-                raise _overlap(spec, f"inside {parent} of", f"Docker's volume {others[parent]}")
-    for other, name in others.items():
-        for parent in _parents(other):
-            if parent in taken:
-                raise _overlap(taken[parent], f"around {other} of", f"Docker's volume {name}")
+        for place in (real, *_parents(real)):
+            for name in others.get(place, []):
+                if name != spec.name:
+                    relation = "also that of" if place == real else f"inside {place} of"
+                    raise _overlap(spec, relation, f"Docker's volume {name}")
+    for place, names in others.items():
+        for parent in _parents(place):
+            for name in names:
+                if parent in taken and name != taken[parent].name:
+                    raise _overlap(taken[parent], f"around {place} of", f"Docker's volume {name}")
 
 
 def check_new(specs: Sequence[VolumeSpec], state: State) -> None:

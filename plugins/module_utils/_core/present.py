@@ -76,11 +76,10 @@ def plan_present(engine: Engine, specs: Sequence[VolumeSpec], on_drift: str = "f
     drifted = {name: drift for name, drift in plan.drift.items() if drift}
     if drifted and on_drift == "fail":
         raise StackError(explain_drift(drifted))
-    settled = [spec for spec in specs if spec.name not in drifted]
-    check_places(settled, state)
+    check_places(specs, state)
     check_new(list(plan.new.values()), state)
-    for spec in settled:
-        if spec.path is not None:
+    for spec in specs:
+        if spec.path is not None and spec.name not in drifted:
             plan.directories[spec.name] = plan_directory(spec)
             if spec.name not in plan.new and plan.directories[spec.name].before is None:
                 raise StackError(
