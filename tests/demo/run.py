@@ -33,7 +33,9 @@ def step(title: str, *command: str, env: dict[str, str], quiet: bool = True) -> 
     started = time.monotonic()
     with log.open("w") as out:
         target = out if quiet else None
-        done = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=target, stderr=target)
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=target, stderr=target, check=False
+        )
     seconds = time.monotonic() - started
     if done.returncode:
         if quiet:

@@ -6,6 +6,7 @@ only the first run pays for them.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -30,6 +31,13 @@ def copy_tracked(to: Path) -> None:
 
 
 def main() -> int:
+    HOME.mkdir(parents=True, exist_ok=True)
+    with (HOME / "lock").open("w") as lock:  # two runs at once would take each other's clone away
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return sanity()
+
+
+def sanity() -> int:
     clone = ROOT / "build" / "sanity" / "ansible_collections" / "openmemory" / "stack"
     shutil.rmtree(clone, ignore_errors=True)
     clone.mkdir(parents=True)

@@ -165,14 +165,14 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """host: the message of its last task, of one run over all tables."""
     place = tmp_path_factory.mktemp("docker_host")
     groups: dict[str, dict[str, Any]] = {"refusals": {}, "allowed": {}, "choices": {}, "plans": {}}
-    for name, (variables, probe, _) in REFUSALS.items():
+    for name, (variables, probe, _message) in REFUSALS.items():
         groups["refusals"][f"refused: {name}"] = {"docker_host_found": {**UNKNOWN, **probe}, **variables}
     for name, (variables, probe) in ALLOWED.items():
         groups["allowed"][f"allowed: {name}"] = {"docker_host_found": {**UNKNOWN, **probe}, **variables}
-    for name, (variables, probe, *_) in PLANS.items():
+    for name, (variables, probe, *_expected) in PLANS.items():
         groups["plans"][f"plan: {name}"] = {"docker_host_found": {**UNKNOWN, **probe}, **variables}
     unknown = {"unknown": ("Archlinux", "distribution", BARE), "no engine": ("Rocky", "distribution", BARE)}
-    for name, (distribution, source, probe, *_) in {**CHOICES, **unknown}.items():
+    for name, (distribution, source, probe, *_expected) in {**CHOICES, **unknown}.items():
         keys = ("ansible_distribution", "ansible_distribution_major_version", "ansible_os_family")
         facts = dict(zip(keys, FACTS[distribution], strict=True))
         facts["ansible_distribution_version"] = facts["ansible_distribution_major_version"]
@@ -217,7 +217,7 @@ def test_the_drop_in_is_quoted_as_systemd_reads_it(answers: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_packages_are_chosen_by_facts(answers: dict[str, Any], name: str) -> None:
-    *_, packages, plugin, repository = CHOICES[name]
+    *_facts, packages, plugin, repository = CHOICES[name]
     answer = answers[name]
     assert set(answer["install"]) == packages
     assert (answer["plugin"], answer["repository"]) == (plugin, repository)

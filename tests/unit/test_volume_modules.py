@@ -81,8 +81,8 @@ def test_an_engine_that_does_not_answer(module: Any, capsys: pytest.CaptureFixtu
     ):
         module.main()
     assert json.loads(capsys.readouterr().out)["msg"] == (
-        "The Docker engine at unix:///nowhere/docker.sock cannot be reached (there is no such socket); start the engine "
-        "or correct docker_host."
+        "The Docker engine at unix:///nowhere/docker.sock cannot be reached (there is no such socket); "
+        "start the engine or correct docker_host."
     )
 
 

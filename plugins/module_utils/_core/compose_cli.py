@@ -139,6 +139,7 @@ class ComposeCli:
                 timeout=timeout,
                 cwd=directory,
                 env=_environment(self),
+                check=False,
             )
         except FileNotFoundError as error:
             raise StackError(NOT_INSTALLED) from error
