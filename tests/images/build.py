@@ -14,6 +14,7 @@ import argparse
 import concurrent.futures
 import fcntl
 import hashlib
+import inspect
 import json
 import shutil
 import sys
@@ -22,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import fetch
 
@@ -68,7 +69,8 @@ def content_of(folder: Path) -> str:
 
 def local_tags() -> dict[str, str]:
     """The tag under which each part is kept in the local engine: base, python, jre, and each reference image."""
-    base = digest_of(VERSIONS["debian"], (HERE / "fetch.py").read_text(encoding="utf-8"), *DOCKERFILES.values())
+    recipe = (inspect.getsource(fetch.root_files), str(fetch.TREES), str(fetch.DROP), *DOCKERFILES.values())
+    base = digest_of(VERSIONS["debian"], *recipe)
     tags = {part: f"omlab/{part}:{base}" for part in ("base", *DOCKERFILES)}
     for image in IMAGES:
         pins = VERSIONS["maven_dependency_plugin"] if image.folder == "neo4j" else ""
@@ -94,7 +96,9 @@ def say(text: str) -> None:
 
 def known_images() -> dict[str, str]:
     """Local image IDs by reference."""
-    listed = docker("images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}", what="ask Docker for its images")
+    listed = docker(
+        "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}", what="ask Docker for its images"
+    )
     return dict(line.split(" ", 1) for line in listed.splitlines())
 
 
@@ -121,7 +125,9 @@ def build_image(image: Image, tags: dict[str, str], work: Path, architecture: st
     else:
         fetch.wheels(context / "requirements.txt", PYTHON, architecture, context / "site")
     arguments = ["--build-arg", f"BASE={tags[image.base]}", "--build-arg", f"VERSION={image.tag}"]
-    docker("build", "--quiet", *arguments, "--tag", tags[image.reference], str(context), what=f"build {image.reference}")
+    docker(
+        "build", "--quiet", *arguments, "--tag", tags[image.reference], str(context), what=f"build {image.reference}"
+    )
     say(f"{image.reference} built in {time.monotonic() - started:.0f} s")
 
 
@@ -144,7 +150,7 @@ def build_missing(tags: dict[str, str]) -> None:
                 done.result()
 
 
-def registry_has(registry: str, image: Image) -> Optional[str]:
+def registry_has(registry: str, image: Image) -> str | None:
     """The image ID that the registry holds under this name and tag, or None."""
     request = urllib.request.Request(
         f"http://{registry}/v2/{image.name}/manifests/{image.tag}",
@@ -166,12 +172,14 @@ def push(registry: str, image: Image, local: str) -> None:
     remote = f"{registry}/{image.reference}"
     docker("tag", local, remote, what=f"name {image.reference} for the registry")
     try:
-        docker("push", "--quiet", remote, what=f"push {image.reference} (is {registry} an insecure registry for Docker?)")
+        docker(
+            "push", "--quiet", remote, what=f"push {image.reference} (is {registry} an insecure registry for Docker?)"
+        )
     finally:
         docker("rmi", remote, what=f"drop the registry's name of {image.reference}")
 
 
-def build_all(registry: Optional[str] = None) -> dict[str, str]:
+def build_all(registry: str | None = None) -> dict[str, str]:
     """Build what is missing and, with a registry (HOST:PORT, plain HTTP), push what it lacks.
 
     Returns the local tag of each image by its public reference. Raises fetch.FetchError with one sentence.

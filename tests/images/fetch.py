@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Optional
 
 HERE = Path(__file__).resolve().parent
 # Packages of each file tree. `keep` names the only ones to unpack: the rest of Java's serve printing and sound.
@@ -19,14 +18,17 @@ TREES = {
     "java": ("openjdk-17-jre-headless wget", ("openjdk-17-jre-headless", "wget", "libpsl5")),
 }
 DROP = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/share/info", "usr/share/bug")
-WHEELS = {"amd64": ("manylinux_2_28_x86_64", "manylinux2014_x86_64"), "arm64": ("manylinux_2_28_aarch64", "manylinux2014_aarch64")}
+WHEELS = {
+    "amd64": ("manylinux_2_28_x86_64", "manylinux2014_x86_64"),
+    "arm64": ("manylinux_2_28_aarch64", "manylinux2014_aarch64"),
+}
 
 
 class FetchError(Exception):
     """One sentence for the user about something that could not be fetched."""
 
 
-def run(command: list[str], what: str, cwd: Optional[Path] = None, env: Optional[dict[str, str]] = None) -> str:
+def run(command: list[str], what: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     """Run a command to its end and return its output; raise FetchError with its last lines if it fails."""
     try:
         done = subprocess.run(
@@ -47,7 +49,9 @@ def root_files(suite: str, work: Path) -> Path:
     for name, (packages, keep) in TREES.items():
         debs = work / f"debs-{name}"
         (debs / "partial").mkdir(parents=True)
-        install = f"install --yes -qq --no-install-recommends --download-only -o Dir::Cache::archives={debs}/ {packages}"
+        install = (
+            f"install --yes -qq --no-install-recommends --download-only -o Dir::Cache::archives={debs}/ {packages}"
+        )
         lines.append(f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get {install}')
         chosen = " ".join(f"{debs}/{package}_*.deb" for package in keep) or f"{debs}/*.deb"
         lines.append(f"mkdir -p {work}/{name}/usr/lib {work}/{name}/usr/bin {work}/{name}/usr/sbin")
@@ -75,21 +79,17 @@ def neo4j_jars(version: str, plugin: str, target: Path) -> None:
             raise FetchError("Maven is needed to fetch Neo4j; install it (apt-get install maven)")
         quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
         run(["apt-get", "install", "--yes", "-qq", "--no-install-recommends", "maven"], "install Maven", env=quiet)
-    goal = f"org.apache.maven.plugins:maven-dependency-plugin:{plugin}:copy-dependencies"
-    run(
-        ["mvn", "-q", "-B", "-f", str(HERE / "neo4j" / "pom.xml"), f"-Dneo4j.version={version}", goal]
-        + ["-DincludeScope=runtime", f"-DoutputDirectory={target}"],
-        f"fetch Neo4j {version} from Maven Central",
-    )
+    command = ["mvn", "-q", "-B", "-f", str(HERE / "neo4j" / "pom.xml"), f"-Dneo4j.version={version}"]
+    command += [f"org.apache.maven.plugins:maven-dependency-plugin:{plugin}:copy-dependencies"]
+    command += ["-DincludeScope=runtime", f"-DoutputDirectory={target}"]
+    run(command, f"fetch Neo4j {version} from Maven Central")
 
 
 def wheels(requirements: Path, python: str, architecture: str, target: Path) -> None:
     """The pinned and hashed wheels of `requirements` unpacked into `target`, for the Python of the images."""
-    platforms = [option for name in WHEELS[architecture] for option in ("--platform", name)]
-    run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]
-        + [*platforms, "--python-version", python, "--implementation", "cp", "--no-compile"]
-        + ["--target", str(target), "--requirement", str(requirements)],
-        f"fetch the packages of {requirements.name}",
-    )
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--no-compile"]
+    command += ["--only-binary=:all:", "--python-version", python, "--implementation", "cp"]
+    command += [option for name in WHEELS[architecture] for option in ("--platform", name)]
+    command += ["--target", str(target), "--requirement", str(requirements)]
+    run(command, f"fetch the packages of {requirements.parent.name}/{requirements.name}")
     shutil.rmtree(target / "bin", ignore_errors=True)

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from typing import Any, Optional
+from typing import Any
 
 STORES = ("sqlite", "qdrant", "neo4j")
 SHOWN = 20
@@ -37,19 +37,21 @@ class Client:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
 
-    def call(self, method: str, path: str, body: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One request. Raises NoAnswer for anything but a good answer; upstream also reports errors with status 200."""
         payload = None if body is None else json.dumps(body)
         try:
             self.connection.request(method, path, payload, {"content-type": "application/json"})
             answer = self.connection.getresponse()
             raw = answer.read()
-            content = json.loads(raw)
+            content: dict[str, Any] = json.loads(raw)
         except (OSError, http.client.HTTPException, ValueError) as failure:
             self.connection.close()
             raise NoAnswer(f"{method} {path.partition('?')[0]}: {failure or type(failure).__name__}") from failure
         if answer.status != 200 or "error" in content:
-            raise NoAnswer(f"{method} {path.partition('?')[0]} answers {answer.status}: {raw[:200].decode(errors='replace')}")
+            raise NoAnswer(
+                f"{method} {path.partition('?')[0]} answers {answer.status}: {raw[:200].decode(errors='replace')}"
+            )
         return content
 
 
@@ -57,16 +59,16 @@ class Log:
     """The acknowledged memories, on disk before the next one is sent."""
 
     def __init__(self, path: str) -> None:
-        self.handle = open(path, "a", encoding="utf-8")
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self.lock = threading.Lock()
         self.count = 0
 
     def add(self, identity: str, text: str) -> None:
+        line = json.dumps({"id": identity, "text": text}) + "\n"
         with self.lock:
-            self.handle.write(json.dumps({"id": identity, "text": text}) + "\n")
-            self.handle.flush()
-            os.fsync(self.handle.fileno())
+            os.write(self.file, line.encode())
             self.count += 1
+        os.fsync(self.file)
 
 
 def acknowledged(path: str) -> dict[str, str]:
@@ -109,7 +111,7 @@ def write(options: argparse.Namespace) -> int:
     failures: list[str] = []
     sent = [0]
 
-    def next_text() -> Optional[str]:
+    def next_text() -> str | None:
         with lock:
             late = options.seconds is not None and time.monotonic() - started > options.seconds
             if late or (failures and not options.tolerate) or next(numbers, None) is None:
@@ -147,7 +149,9 @@ def write(options: argparse.Namespace) -> int:
 def read(options: argparse.Namespace) -> int:
     expected = acknowledged(options.log)
     try:
-        stores = Client(options.url, options.timeout).call("GET", f"/api/v1/stores/?user_id={urllib.parse.quote(options.user)}")
+        stores = Client(options.url, options.timeout).call(
+            "GET", f"/api/v1/stores/?user_id={urllib.parse.quote(options.user)}"
+        )
     except NoAnswer as failure:
         print(json.dumps({"acknowledged": len(expected), "error": str(failure), "agree": False}))
         return 2
@@ -157,7 +161,9 @@ def read(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Write memories, and check that none of the acknowledged ones was lost.")
+    parser = argparse.ArgumentParser(
+        description="Write memories, and check that none of the acknowledged ones was lost."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     for name, action in (("write", write), ("read", read)):
         verb = verbs.add_parser(name)
@@ -169,9 +175,11 @@ def main() -> int:
         if name == "write":
             verb.add_argument("--count", type=int, default=1000)
             verb.add_argument("--seconds", type=float, help="write for so long instead of a count")
-            verb.add_argument("--workers", type=int, default=4)
+            verb.add_argument("--workers", type=int, default=8)
             verb.add_argument("--app", default="openmemory")
-            verb.add_argument("--tolerate", action="store_true", help="go on after errors; what failed is not in the log")
+            verb.add_argument(
+                "--tolerate", action="store_true", help="go on after errors; what failed is not in the log"
+            )
     options = parser.parse_args()
     return int(options.action(options))
 

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
 
 from .graph import GraphStoreError
 from .service import Service
@@ -38,8 +39,9 @@ def application(service: Service, version: str, broken: bool) -> FastAPI:
 
     @app.exception_handler(VectorStoreError)
     @app.exception_handler(GraphStoreError)
+    @app.exception_handler(SQLAlchemyError)
     async def as_upstream(_: Request, failure: Exception) -> JSONResponse:
-        # Upstream reports the failure of another store as 200 with an error in the body.
+        # Upstream reports the failure of a store as 200 with an error in the body.
         return JSONResponse({"error": str(failure)})
 
     @app.post("/api/v1/memories/")
@@ -48,7 +50,7 @@ def application(service: Service, version: str, broken: bool) -> FastAPI:
 
     @app.get("/api/v1/memories/")
     def list_memories(user_id: str, page: int = Query(1, ge=1), size: int = Query(10, ge=1, le=1000)) -> dict[str, Any]:
-        return service.list(user_id, page, size)
+        return service.page(user_id, page, size)
 
     @app.get("/api/v1/memories/{memory_id}")
     def get_memory(memory_id: str) -> dict[str, Any]:

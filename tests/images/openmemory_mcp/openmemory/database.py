@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from datetime import datetime, timezone
-from typing import Any, Optional
+from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, String, Text, create_engine, event, inspect, select, text
+from sqlalchemy import JSON, ForeignKey, String, Text, create_engine, event, insert, inspect, select, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -27,7 +27,7 @@ def new_id() -> str:
 
 
 def now() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 class User(Base):
@@ -67,7 +67,7 @@ class Memory(Base):
     content: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String, default="active", index=True)
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
-    deleted_at: Mapped[Optional[datetime]] = mapped_column(default=None)
+    deleted_at: Mapped[datetime | None] = mapped_column(default=None)
 
 
 def content_hash(content: str) -> str:
@@ -90,7 +90,7 @@ def prepare(engine: Engine, schema: int) -> None:
         found = _schema_of(connection)
         if found > schema:
             raise SchemaTooNew(
-                f"the database has schema {found}, but this version knows only {schema}: it was used by a newer openmemory-mcp;"
+                f"the database has schema {found}, but this version knows {schema}: a newer openmemory-mcp used it;"
                 " start that version again, or restore a backup made before the update"
             )
         Base.metadata.create_all(connection)
@@ -112,21 +112,20 @@ def _to_schema_2(connection: Connection) -> None:
     rows = connection.execute(text("SELECT id, content FROM memories")).all()
     for identity, content in rows:
         connection.execute(
-            text("UPDATE memories SET content_hash = :hash WHERE id = :id"), {"hash": content_hash(content), "id": identity}
+            text("UPDATE memories SET content_hash = :hash WHERE id = :id"),
+            {"hash": content_hash(content), "id": identity},
         )
     connection.execute(SchemaVersion.__table__.insert().values(version=2, applied_at=now()))
 
 
-def owner_of(session: Session, user_id: str, app: str) -> tuple[User, App]:
-    """The user and the app of that name, made if there is none yet."""
-    user = session.scalar(select(User).where(User.user_id == user_id))
+def owner_of(session: Session, user_id: str, app: str) -> tuple[str, str]:
+    """The ids of the user and of the app of that name, made if there is none yet."""
+    user = session.scalar(select(User.id).where(User.user_id == user_id))
     if user is None:
-        user = User(user_id=user_id)
-        session.add(user)
-        session.flush()
-    found = session.scalar(select(App).where(App.owner_id == user.id, App.name == app))
+        user = new_id()
+        session.execute(insert(User).values(id=user, user_id=user_id, created_at=now()))
+    found = session.scalar(select(App.id).where(App.owner_id == user, App.name == app))
     if found is None:
-        found = App(owner_id=user.id, name=app)
-        session.add(found)
-        session.flush()
+        found = new_id()
+        session.execute(insert(App).values(id=found, owner_id=user, name=app, created_at=now()))
     return user, found

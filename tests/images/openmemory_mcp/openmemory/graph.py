@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 
 import neo4j
-from neo4j.exceptions import DriverError, Neo4jError
+from neo4j.exceptions import DriverError, Neo4jError, ServiceUnavailable, SessionExpired
 
 ADD = """
 MERGE (u:User {user_id: $user})
-CREATE (u)-[:REMEMBERS]->(:Memory {id: $id, text: $text, created_at: $at})
+MERGE (m:Memory {id: $id}) ON CREATE SET m.text = $text, m.created_at = $at
+MERGE (u)-[:REMEMBERS]->(m)
 """
 ALL = "MATCH (:User {user_id: $user})-[:REMEMBERS]->(m:Memory) RETURN m.id AS id, m.text AS text"
 DELETE = "MATCH (m:Memory) WHERE m.id IN $ids DETACH DELETE m"
@@ -26,7 +27,11 @@ class GraphStoreError(Exception):
 class Graph:
     def __init__(self, url: str, username: str, password: str) -> None:
         self.driver = neo4j.GraphDatabase.driver(
-            url, auth=(username, password), connection_timeout=10, max_transaction_retry_time=5, notifications_min_severity="OFF"
+            url,
+            auth=(username, password),
+            connection_timeout=10,
+            connection_acquisition_timeout=15,
+            notifications_min_severity="OFF",
         )
         self.ready = False
         self.lock = threading.Lock()
@@ -50,7 +55,16 @@ class Graph:
 
     def _run(self, statement: str, **parameters: object) -> list[neo4j.Record]:
         try:
-            return self.driver.execute_query(statement, parameters, database_="neo4j").records
+            try:
+                return self._once(statement, parameters)
+            except (ServiceUnavailable, SessionExpired):
+                # A pooled connection dies with the server it led to; every statement here may be repeated.
+                return self._once(statement, parameters)
         except (DriverError, Neo4jError, OSError) as failure:
             self.ready = False
             raise GraphStoreError(f"Neo4j: {failure}") from failure
+
+    def _once(self, statement: str, parameters: dict[str, object]) -> list[neo4j.Record]:
+        # One auto-commit transaction: half the round trips of a managed one.
+        with self.driver.session(database="neo4j") as session:
+            return list(session.run(statement, parameters))

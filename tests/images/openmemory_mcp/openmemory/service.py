@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Optional
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from .database import App, Config, Memory, User, content_hash, new_id, now, owner_of
@@ -19,32 +22,82 @@ DEFAULT_CONFIG = {
 }
 
 
+SET_HASH = text("UPDATE memories SET content_hash = :hash WHERE id = :id")
+
+
+@dataclass
+class Row:
+    """A memory on its way into SQLite."""
+
+    id: str
+    user_id: str
+    app: str
+    content: str
+    created_at: datetime
+    failure: SQLAlchemyError | None = None
+
+
 class Service:
     def __init__(self, engine: Engine, vectors: Vectors, graph: Graph, schema: int) -> None:
         self.engine = engine
         self.vectors = vectors
         self.graph = graph
         self.schema = schema
-        # SQLite has one writer; queueing here is faster than its busy polling.
         self.writer = threading.Lock()
+        self.queue: list[Row] = []
+        self.queue_lock = threading.Lock()
 
     def add(self, user_id: str, content: str, app: str) -> dict[str, Any]:
         """Keep one memory. What this returns is in all three stores; a failure on the way leaves no row in SQLite."""
         identity, created = new_id(), now()
         at = created.isoformat()
-        self.vectors.add(identity, content, {"user_id": user_id, "hash": content_hash(content), "created_at": at, "source_app": app})
+        self.vectors.add(
+            identity, content, {"user_id": user_id, "hash": content_hash(content), "created_at": at, "source_app": app}
+        )
         self.graph.add(identity, user_id, content, at)
-        with self.writer, Session(self.engine) as session:
-            user, owner = owner_of(session, user_id, app)
-            session.add(Memory(id=identity, user_id=user.id, app_id=owner.id, content=content, created_at=created))
-            if self.schema >= 2:
-                session.flush()
-                statement = text("UPDATE memories SET content_hash = :hash WHERE id = :id")
-                session.execute(statement, {"hash": content_hash(content), "id": identity})
-            session.commit()
-        return {"id": identity, "content": content, "state": "active", "created_at": at, "user_id": user_id, "app_name": app}
+        self._commit(Row(identity, user_id, app, content, created))
+        return {
+            "id": identity,
+            "content": content,
+            "state": "active",
+            "created_at": at,
+            "user_id": user_id,
+            "app_name": app,
+        }
 
-    def list(self, user_id: str, page: int, size: int) -> dict[str, Any]:
+    def _commit(self, row: Row) -> None:
+        """Commit a row with those that queued up meanwhile: SQLite has one writer, and a commit costs three fsyncs."""
+        with self.queue_lock:
+            self.queue.append(row)
+        with self.writer:
+            with self.queue_lock:
+                batch, self.queue = self.queue, []
+            if batch:
+                self._insert(batch)
+        if row.failure is not None:
+            raise row.failure
+
+    def _insert(self, batch: list[Row]) -> None:
+        try:
+            with Session(self.engine) as session:
+                for row in batch:
+                    owner, app = owner_of(session, row.user_id, row.app)
+                    values = {
+                        "id": row.id,
+                        "user_id": owner,
+                        "app_id": app,
+                        "content": row.content,
+                        "created_at": row.created_at,
+                    }
+                    session.execute(insert(Memory).values(state="active", **values))
+                    if self.schema >= 2:
+                        session.execute(SET_HASH, {"hash": content_hash(row.content), "id": row.id})
+                session.commit()
+        except SQLAlchemyError as failure:
+            for row in batch:
+                row.failure = failure
+
+    def page(self, user_id: str, page: int, size: int) -> dict[str, Any]:
         with Session(self.engine) as session:
             wanted = self._active(user_id)
             total = session.scalar(select(func.count()).select_from(wanted.subquery())) or 0
@@ -52,7 +105,7 @@ class Service:
             items = [self._item(memory, app) for memory, app in rows]
         return {"items": items, "total": total, "page": page, "size": size, "pages": -(-total // size)}
 
-    def get(self, identity: str) -> Optional[dict[str, Any]]:
+    def get(self, identity: str) -> dict[str, Any] | None:
         with Session(self.engine) as session:
             statement = select(Memory, App.name).join(App).where(Memory.id == identity, Memory.state == "active")
             row = session.execute(statement).first()
@@ -103,4 +156,10 @@ class Service:
     @staticmethod
     def _item(memory: Memory, app: str) -> dict[str, Any]:
         created = int(memory.created_at.timestamp())
-        return {"id": memory.id, "content": memory.content, "state": memory.state, "created_at": created, "app_name": app}
+        return {
+            "id": memory.id,
+            "content": memory.content,
+            "state": memory.state,
+            "created_at": created,
+            "app_name": app,
+        }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Optional
 
 
 class BadSettings(Exception):
@@ -18,7 +17,7 @@ class Settings:
     database_url: str
     qdrant_host: str
     qdrant_port: int
-    qdrant_api_key: Optional[str]
+    qdrant_api_key: str | None
     neo4j_url: str
     neo4j_username: str
     neo4j_password: str

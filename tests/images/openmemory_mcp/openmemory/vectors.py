@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from typing import Any, Optional
+from typing import Any
 
 from .embedding import DIMENSIONS, embed
 
@@ -19,7 +19,7 @@ class VectorStoreError(Exception):
 
 
 class Vectors:
-    def __init__(self, host: str, port: int, api_key: Optional[str]) -> None:
+    def __init__(self, host: str, port: int, api_key: str | None) -> None:
         self.address = (host, port)
         self.headers = {"content-type": "application/json", **({"api-key": api_key} if api_key else {})}
         self.local = threading.local()
@@ -85,9 +85,11 @@ class Vectors:
     def _lost(self, failure: Exception) -> None:
         self.local.connection.close()
         self.ready = False
-        raise VectorStoreError(f"Qdrant cannot be reached at {self.address[0]}:{self.address[1]}: {failure}") from failure
+        raise VectorStoreError(
+            f"Qdrant cannot be reached at {self.address[0]}:{self.address[1]}: {failure}"
+        ) from failure
 
-    def _exchange(self, method: str, path: str, payload: Optional[str]) -> tuple[int, bytes]:
+    def _exchange(self, method: str, path: str, payload: str | None) -> tuple[int, bytes]:
         if not hasattr(self.local, "connection"):
             self.local.connection = http.client.HTTPConnection(*self.address, timeout=TIMEOUT_S)
         connection = self.local.connection

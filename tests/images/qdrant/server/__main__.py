@@ -17,7 +17,7 @@ import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO, Any, Optional
+from typing import IO, Any
 
 import convert
 from routes import Api, Plain, Raw
@@ -35,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
     api: Api
-    api_key: Optional[str] = None
+    api_key: str | None = None
 
     def handle_request(self) -> None:
         self.started = time.monotonic()
@@ -156,6 +156,8 @@ def main() -> int:
     root = Path(setting("QDRANT__STORAGE__STORAGE_PATH", "storage"))
     snapshots = Path(setting("QDRANT__STORAGE__SNAPSHOTS_PATH", "snapshots"))
     snapshots.mkdir(parents=True, exist_ok=True)
+    # Threads that mostly wait: hand the interpreter over sooner than after the default 5 ms.
+    sys.setswitchinterval(0.0005)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -1,11 +1,11 @@
 """Translate between the JSON of Qdrant's REST API and the objects of the storage engine.
 
-Only what the stack, its probes and qdrant-client use is covered; anything else raises Unsupported, never a wrong answer.
+Only what the stack, its probes and qdrant-client use is covered; anything else raises Unsupported.
 """
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import qdrant_edge as engine
 
@@ -56,11 +56,11 @@ def points_from(body: dict[str, Any]) -> list[engine.Point]:
         if isinstance(vectors, dict):
             vectors = [{name: column[i] for name, column in vectors.items()} for i in range(len(ids))]
         payloads = batch.get("payloads") or [None] * len(ids)
-        return [_point(i, v, p) for i, v, p in zip(ids, vectors, payloads)]
+        return [_point(i, v, p) for i, v, p in zip(ids, vectors, payloads, strict=True)]
     return [_point(p["id"], p["vector"], p.get("payload")) for p in body["points"]]
 
 
-def _point(identity: Any, vector: Any, payload: Optional[dict[str, Any]]) -> engine.Point:
+def _point(identity: Any, vector: Any, payload: dict[str, Any] | None) -> engine.Point:
     if isinstance(vector, dict):
         vector = {name: vector_from(value) for name, value in vector.items()}
     return engine.Point(id=identity, vector=vector, payload=payload or {})
@@ -72,7 +72,7 @@ def vector_from(value: Any) -> Any:
     return value
 
 
-def filter_from(body: Optional[dict[str, Any]]) -> Optional[engine.Filter]:
+def filter_from(body: dict[str, Any] | None) -> engine.Filter | None:
     if not body:
         return None
     unknown = set(body) - {"must", "should", "must_not"}
@@ -101,7 +101,9 @@ def _condition(given: dict[str, Any]) -> Any:
     if given.get("range") is not None:
         limits = {k: v for k, v in given["range"].items() if v is not None}
         dates = any(isinstance(v, str) for v in limits.values())
-        return engine.FieldCondition(key=given["key"], range=(engine.RangeDateTime if dates else engine.RangeFloat)(**limits))
+        return engine.FieldCondition(
+            key=given["key"], range=(engine.RangeDateTime if dates else engine.RangeFloat)(**limits)
+        )
     raise Unsupported(f"condition {sorted(set(given) - {'key'})} is not served here")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import tempfile
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import convert
 import qdrant_edge as engine
@@ -125,7 +126,9 @@ class Api:
         return self._retrieve(self.storage.get(name), request.json["ids"], request.json)
 
     def point(self, _: Any, name: str, point: str) -> dict[str, Any]:
-        found = self._retrieve(self.storage.get(name), [int(point) if point.isdigit() else point], {"with_vector": True})
+        found = self._retrieve(
+            self.storage.get(name), [int(point) if point.isdigit() else point], {"with_vector": True}
+        )
         if not found:
             raise NotFound(f"Not found: Point with id {point} does not exists!")
         return found[0]
@@ -189,7 +192,7 @@ class Api:
         return self.snapshots.create(name)
 
     def list_snapshots(self, _: Any, name: str) -> list[dict[str, Any]]:
-        return self.snapshots.list(name)
+        return self.snapshots.listed(name)
 
     def download(self, _: Any, name: str, snapshot: str) -> Path:
         return self.snapshots.path(name, snapshot)

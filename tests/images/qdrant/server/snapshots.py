@@ -40,7 +40,7 @@ class Snapshots:
         draft.rename(path)
         return _describe(path)
 
-    def list(self, name: str) -> list[dict[str, Any]]:
+    def listed(self, name: str) -> list[dict[str, Any]]:
         self.storage.get(name)
         return [_describe(p) for p in sorted((self.root / name).glob("[!.]*.snapshot"))]
 

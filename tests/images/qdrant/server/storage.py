@@ -1,6 +1,6 @@
 """Collections on disk: Qdrant's storage layout with one engine shard per collection.
 
-    raft_state.json  aliases/data.json  collections/NAME/{config.json,version.info,0/{segments,wal}}
+raft_state.json  aliases/data.json  collections/NAME/{config.json,version.info,0/{segments,wal}}
 """
 
 from __future__ import annotations
@@ -11,14 +11,21 @@ import random
 import re
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any
 
 import convert
 import qdrant_edge as engine
 
 DEFAULTS = {
-    "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000, "max_indexing_threads": 0, "on_disk": False},
+    "hnsw_config": {
+        "m": 16,
+        "ef_construct": 100,
+        "full_scan_threshold": 10000,
+        "max_indexing_threads": 0,
+        "on_disk": False,
+    },
     "optimizer_config": {
         "deleted_threshold": 0.2,
         "vacuum_min_vector_number": 1000,
@@ -178,7 +185,7 @@ class Storage:
             action(collection)
 
 
-def _raft_state(peer: Optional[int] = None) -> dict[str, Any]:
+def _raft_state(peer: int | None = None) -> dict[str, Any]:
     peer = peer or random.randrange(1, 2**53)
     return {
         "state": {"hard_state": {"term": 0, "vote": 0, "commit": 0}, "conf_state": {"voters": [peer]}},
