@@ -12,7 +12,7 @@ from typing import Any
 
 from .filesystem import describe_filesystem
 from .location import Location, locate
-from .sizes import is_empty, measure
+from .sizes import measure
 from .state import State, container_name
 from .stores import registry
 
@@ -53,7 +53,7 @@ def _look_inside(location: Location, entry: dict[str, Any]) -> None:
         return
     try:
         found = registry.look(location.path)
-        entry["empty"] = found is None and is_empty(location.path)
+        entry["empty"] = found is None
     except OSError as error:
         advice = "use become: true" if isinstance(error, PermissionError) else "run it again"
         entry["problem"] = f"{error.filename} cannot be read ({error.strerror}); {advice}."
