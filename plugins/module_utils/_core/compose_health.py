@@ -24,6 +24,8 @@ _UNHEALTHY_SECONDS = 10.0  # how long a container may stay unhealthy, or dead, b
 _CRASHING_SECONDS = 60.0  # the same while its restart policy tries again: it may be waiting for a database
 _POLL_SECONDS = 0.3
 _LOG_LINES = 8
+_CHECK_CHARACTERS = 300  # of the end, where a traceback has its reason
+_TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")
 _YOUNG = re.compile(r"^Up (Less than a second|\d+ seconds?)\b")
 
 _NO_CONTAINER = "it has no container"
@@ -114,9 +116,9 @@ class Waiter:
         for service in sorted(problems):
             problem = problems[service].replace(verdict.partition(": ")[2] or "\0", "as said above")
             parts.append(f"Service {service}: {problem}.")
-            log = "\n".join(f"    {line}" for line in self.logs(service).strip().splitlines()[-_LOG_LINES:])
-            if log:
-                parts.append(f"  Last lines of its log:\n{log}")
+            lines = _readable(self.logs(service))[-_LOG_LINES:]
+            if lines:
+                parts += ["  Last lines of its log:", *(f"    {line}" for line in lines)]
         return self.mask("\n".join(parts))
 
     def problems(self) -> dict[str, str]:
@@ -154,8 +156,8 @@ class Waiter:
             health = (state.get("Health") or {}).get("Status", "none")
             if health in ("healthy", "none"):
                 return self._judge_running(identity, name, inspected, health), False
-            last = ((state["Health"].get("Log") or [{}])[-1].get("Output") or "").strip()
-            said = f"; its last health check said: {' '.join(last.split())[:300]}" if last else ""
+            last = _readable((state["Health"].get("Log") or [{}])[-1].get("Output") or "")
+            said = f"; its last health check said: {' '.join(last)[-_CHECK_CHARACTERS:]}" if last else ""
             text = f"container {name} is running and {health}{said}"
             return text, health == "unhealthy" and self._lasts(identity, _UNHEALTHY_SECONDS)
         text = f"container {name} is {state['Status']}"
@@ -181,3 +183,9 @@ class Waiter:
 
     def _lasts(self, identity: str, seconds: float) -> bool:
         return self._clock() - self._bad_since.setdefault(identity, self._clock()) >= seconds
+
+
+def _readable(text: str) -> list[str]:
+    """The lines without terminal codes, and without the repetitions of a crash loop."""
+    lines = [line.rstrip() for line in _TERMINAL.sub("", text).splitlines()]
+    return [line for number, line in enumerate(lines) if line and line not in lines[:number]]
