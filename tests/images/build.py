@@ -116,19 +116,22 @@ def build_bases(tags: dict[str, str], work: Path) -> None:
         docker("build", "--quiet", "--tag", tags[part], str(context), what=f"build the image with {part}")
 
 
-def build_image(image: Image, tags: dict[str, str], work: Path, architecture: str) -> None:
+def build_folder(images: list[Image], tags: dict[str, str], work: Path) -> None:
+    """Build the images of one folder, which differ in their tag only, from one context."""
     started = time.monotonic()
-    context = work / f"{image.folder}-{image.tag}"
-    shutil.copytree(HERE / image.folder, context, ignore=shutil.ignore_patterns("__pycache__"))
-    if image.folder == "neo4j":
-        fetch.neo4j_jars(image.tag, VERSIONS["maven_dependency_plugin"], context / "lib")
+    folder = images[0].folder
+    context = work / folder
+    shutil.copytree(HERE / folder, context, ignore=shutil.ignore_patterns("__pycache__"))
+    if folder == "neo4j":
+        fetch.neo4j_jars(images[0].tag, VERSIONS["maven_dependency_plugin"], context / "lib")
     else:
+        architecture = docker("version", "--format", "{{.Server.Arch}}", what="ask Docker for its architecture").strip()
         fetch.wheels(context / "requirements.txt", PYTHON, architecture, context / "site")
-    arguments = ["--build-arg", f"BASE={tags[image.base]}", "--build-arg", f"VERSION={image.tag}"]
-    docker(
-        "build", "--quiet", *arguments, "--tag", tags[image.reference], str(context), what=f"build {image.reference}"
-    )
-    say(f"{image.reference} built in {time.monotonic() - started:.0f} s")
+    for image in images:
+        arguments = ["--build-arg", f"BASE={tags[image.base]}", "--build-arg", f"VERSION={image.tag}"]
+        tag = tags[image.reference]
+        docker("build", "--quiet", *arguments, "--tag", tag, str(context), what=f"build {image.reference}")
+        say(f"{image.reference} built, {time.monotonic() - started:.0f} s after its start")
 
 
 def build_missing(tags: dict[str, str]) -> None:
@@ -136,17 +139,21 @@ def build_missing(tags: dict[str, str]) -> None:
     if all(tags[image.reference] in known for image in IMAGES):
         return
     WORK.mkdir(parents=True, exist_ok=True)
-    with open(WORK / ".lock", "w", encoding="utf-8") as lock, tempfile.TemporaryDirectory(dir=WORK) as scratch:
+    # One build at a time on a machine, also of two checkouts: they share the engine and its tags.
+    lock_file = Path(tempfile.gettempdir()) / "omlab-images.lock"
+    with open(lock_file, "a", encoding="utf-8") as lock, tempfile.TemporaryDirectory(dir=WORK) as scratch:
         fcntl.flock(lock, fcntl.LOCK_EX)
         work = Path(scratch)
         work.chmod(0o755)
         known = known_images()
         if any(tags[part] not in known for part in ("base", *DOCKERFILES)):
             build_bases(tags, work)
-        architecture = docker("version", "--format", "{{.Server.Arch}}", what="ask Docker for its architecture").strip()
-        missing = [image for image in IMAGES if tags[image.reference] not in known]
+        folders: dict[str, list[Image]] = {}
+        for image in IMAGES:
+            if tags[image.reference] not in known:
+                folders.setdefault(image.folder, []).append(image)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for done in [pool.submit(build_image, image, tags, work, architecture) for image in missing]:
+            for done in [pool.submit(build_folder, images, tags, work) for images in folders.values()]:
                 done.result()
 
 

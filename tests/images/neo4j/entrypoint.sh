@@ -14,7 +14,7 @@ if [[ $(id -u) == 0 ]]; then
       find "$directory" ! \( -user neo4j -group neo4j \) -exec chown --no-dereference neo4j:neo4j {} +
     fi
   done
-  exec setpriv --reuid=neo4j --regid=neo4j --clear-groups "$BASH_SOURCE" "$@"
+  exec setpriv --reuid=neo4j --regid=neo4j --clear-groups "${BASH_SOURCE[0]}" "$@"
 fi
 
 home=$NEO4J_HOME
