@@ -15,8 +15,8 @@ description:
   - Tells of each volume where it lies, how large it is, what its file system has left, which containers use
     it, which store is inside and whether its files look well.
   - Finds the volumes that nobody uses, that are empty, or that are mounted where their store does not write.
-  - Nothing is opened or locked. Network file systems are reported and never looked into, so that a dead
-    server cannot hang the run.
+  - No store is opened or locked; only names and headers are read.
+  - Network file systems are reported and never looked into, so that a dead server cannot hang the run.
 options:
   names:
     description:

@@ -87,6 +87,25 @@ def test_a_directory_that_cannot_be_made_leaves_no_volume(engine: Any, tmp_path:
     assert "create late" not in engine.calls
 
 
+def test_a_directory_appears_with_its_owner_or_not_at_all(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [{"name": "ab", "path": f"{tmp_path}/place", "mode": "0700"}]
+
+    def refuse(*_arguments: Any) -> None:
+        raise PermissionError(1, "No")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "chown", refuse)
+        with pytest.raises(StackError, match=r"Could not create directory .*: No"):
+            run(engine, asked)
+    assert os.listdir(tmp_path) == []
+    (tmp_path / ".place.openmemory-new").mkdir()  # as a killed run leaves it
+    run(engine, asked)
+    assert sorted(os.listdir(tmp_path)) == ["docker", "place"]
+    assert (tmp_path / "place").stat().st_mode & 0o7777 == 0o700
+
+
 def test_neo4j_gets_its_owner_only_where_the_directory_is_new(engine: Any, tmp_path: Path) -> None:
     (tmp_path / "old").mkdir(mode=0o711)
     asked = [{"name": f"neo-{name}", "path": f"{tmp_path}/{name}", "store": "neo4j"} for name in ("new", "old")]

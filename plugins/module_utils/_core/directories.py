@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,12 +78,27 @@ def plan_directory(spec: VolumeSpec) -> DirectoryPlan:
 
 
 def apply_directory(plan: DirectoryPlan) -> None:
-    """Create the directory, its parents (mode 0755) too, or correct its owner and mode; never what is in it."""
+    """Create the directory, its parents (mode 0755) too, or correct its owner and mode; never what is in it.
+
+    A new one appears with its owner and mode or not at all: a later run would take one without them for the user's own.
+    """
+    parent, name = os.path.split(plan.path)
+    draft = os.path.join(parent, f".{name}.openmemory-new")
     try:
         if plan.before is None:
-            os.makedirs(os.path.dirname(plan.path), mode=0o755, exist_ok=True)
-            os.mkdir(plan.path, mode=0o700)
-        os.chown(plan.path, plan.after.owner, plan.after.group)
-        os.chmod(plan.path, plan.after.mode)  # after chown, which clears the set-id bits
+            os.makedirs(parent, mode=0o755, exist_ok=True)
+            with suppress(FileExistsError):  # left by a run that was killed
+                os.mkdir(draft, mode=0o700)
+            _set(draft, plan.after)
+            os.rename(draft, plan.path)
+        else:
+            _set(plan.path, plan.after)
     except OSError as error:
+        with suppress(OSError):
+            os.rmdir(draft)
         raise StackError(f"Could not {plan.action}: {error.strerror}.") from error
+
+
+def _set(path: str, wanted: Directory) -> None:
+    os.chown(path, wanted.owner, wanted.group)
+    os.chmod(path, wanted.mode)  # after chown, which clears the set-id bits
