@@ -29,7 +29,7 @@ def run(argv: Sequence[str], *, stdin: bytes = b"", check: bool = True) -> str:
     if done.returncode == 0:
         return done.stdout.decode(errors="replace").strip()
     if check:
-        raise LabError(f"'{' '.join(argv[:3])}' failed with {done.returncode}: {last_line(done.stderr)}.")
+        raise LabError(f"'{' '.join(argv[:3])}' failed with {done.returncode}: {reason(done.stderr)}.")
     return ""
 
 
@@ -38,7 +38,8 @@ def docker(*arguments: str, stdin: bytes = b"", check: bool = True) -> str:
     return run(["docker", *arguments], stdin=stdin, check=check)
 
 
-def last_line(output: bytes) -> str:
-    """The last line that says something, which is where programs put the reason."""
+def reason(output: bytes) -> str:
+    """The line that says why: Docker's answer if there is one, else the last, which is where programs put it."""
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else "it gave no reason"
+    answers = [line for line in lines if line.startswith("Error response from daemon: ")]
+    return (answers or lines or ["it gave no reason"])[-1].removeprefix("Error response from daemon: ").rstrip(".")

@@ -16,6 +16,7 @@ from .plan import LABEL
 class Container:
     """A container of the lab as the engine describes it; ``role`` is full, bare or registry.
 
+    ``address`` and ``port`` are where this machine publishes its SSH or, for the registry, where lab hosts pull.
     One that was created but never started is ``unfinished``: it may lack the files that come between the two.
     """
 
@@ -26,8 +27,8 @@ class Container:
     running: bool
     unfinished: bool
     bridge_address: str
-    ssh_address: str
-    ssh_port: int
+    address: str
+    port: int
     temporary: bool
 
     @property
@@ -46,7 +47,7 @@ def lab_containers() -> list[Container]:
 def describe(inspected: dict[str, Any]) -> Container:
     """What the lab needs to know out of an element of ``docker inspect``."""
     labels = inspected["Config"]["Labels"]
-    published = (inspected["HostConfig"]["PortBindings"] or {}).get("22/tcp") or [{"HostIp": "", "HostPort": "0"}]
+    published = next(iter(inspected["HostConfig"]["PortBindings"].values()))[0]
     return Container(
         name=inspected["Name"].lstrip("/"),
         role=labels[LABEL],
@@ -55,8 +56,8 @@ def describe(inspected: dict[str, Any]) -> Container:
         running=inspected["State"]["Running"],
         unfinished=inspected["State"]["Status"] == "created",
         bridge_address=inspected["NetworkSettings"]["IPAddress"],
-        ssh_address=published[0]["HostIp"],
-        ssh_port=int(published[0]["HostPort"]),
+        address=published["HostIp"],
+        port=int(published["HostPort"]),
         temporary=labels.get(f"{LABEL}.temporary") == "yes",
     )
 

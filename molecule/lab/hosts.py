@@ -14,7 +14,6 @@ from .plan import LABEL, Host
 
 READY_SECONDS = 180
 POLL_SECONDS = 0.5
-SSH_PORTS = (22, 2222, 22022)
 
 # Linux capabilities by number. Docker 20.10 does not know those after 37 (PERFMON, BPF, CHECKPOINT_RESTORE).
 CAPABILITIES = (
@@ -85,27 +84,6 @@ def archive(files: Mapping[str, str]) -> bytes:
             entry.size, entry.mode = len(data), 0o600 if private else 0o644
             tar.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()
-
-
-def choose_port(addresses: Sequence[str]) -> int:
-    """The first port for SSH that is free on all these loopback addresses.
-
-    Raises:
-        LabError: every candidate is taken on one of them.
-    """
-    for port in SSH_PORTS:
-        if all(_is_free(address, port) for address in addresses):
-            return port
-    tried = ", ".join(map(str, SSH_PORTS))
-    raise LabError(f"No port for SSH is free on {addresses[0]} (tried {tried}); stop what listens there.")
-
-
-def _is_free(address: str, port: int) -> bool:
-    try:
-        with socket.create_connection((address, port), timeout=1):
-            return False  # an SSH server on all addresses answers here too
-    except OSError:
-        return True
 
 
 def await_ready(container: str, address: str, port: int, with_docker: bool) -> None:

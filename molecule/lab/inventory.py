@@ -34,7 +34,7 @@ def write(folder: Path, hosts: Sequence[Container], registry: str) -> None:
 
 def known_host(host: Container, public_key: str) -> str:
     """A line that pins a host's key, in the form that SSH looks it up."""
-    name = host.ssh_address if host.ssh_port == 22 else f"[{host.ssh_address}]:{host.ssh_port}"
+    name = host.address if host.port == 22 else f"[{host.address}]:{host.port}"
     return f"{name} {' '.join(public_key.split()[:2])}\n"
 
 
@@ -45,8 +45,8 @@ def content(hosts: Sequence[Container], registry: str) -> dict[str, Any]:
         return {
             "hosts": {
                 host.host: {
-                    "ansible_host": host.ssh_address,
-                    "ansible_port": host.ssh_port,
+                    "ansible_host": host.address,
+                    "ansible_port": host.port,
                     "lab_address": host.bridge_address,
                 }
                 for host in hosts

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import engine, hosts, inventory, machine, registry
+from . import engine, hosts, inventory, machine, ports, registry
 from .commands import docker
 from .containers import Container, available_capabilities, cgroup_version, lab_containers
 from .plan import PREFIX, Host, plan
@@ -61,13 +61,14 @@ def up(number: int, bare: Sequence[str], *, temporary: bool = False) -> None:
         images = {recipe(host.release, bare=host.bare) for host in wanted} | {recipe("bookworm", bare=False)}
         for one in sorted(images, key=lambda item: item.image):
             ensure_image(one, say)
-        registry.ensure_registry(recipe("bookworm", bare=False).image, list(existing.values()))
+        address, registry_port = registry.ensure_registry(recipe("bookworm", bare=False).image, existing)
+        pull = f"{address}:{registry_port}"
         with ThreadPoolExecutor(max_workers=8) as pool:
-            filling = pool.submit(registry.fill, ROOT, say)
-            _start_hosts(wanted, existing, pool)
+            filling = pool.submit(registry.fill, ROOT, registry_port, say)
+            _start_hosts(wanted, existing, pull, pool)
             filling.result()
         running = [item for item in lab_containers() if item.role != "registry" and item.running]
-        inventory.write(FOLDER, running, registry.pull_address())
+        inventory.write(FOLDER, running, pull)
         _settle_molecule_state()
     names = ", ".join(item.host for item in running)
     say(f"{names} are up after {time.monotonic() - begun:.0f} s; inventory: {FOLDER.relative_to(ROOT)}/inventory.yml")
@@ -81,10 +82,10 @@ def _existing() -> dict[str, Container]:
     return found
 
 
-def _start_hosts(wanted: list[Host], existing: dict[str, Container], pool: ThreadPoolExecutor) -> None:
+def _start_hosts(wanted: list[Host], existing: dict[str, Container], pull: str, pool: ThreadPoolExecutor) -> None:
     missing = [host for host in wanted if host.container not in existing]
-    port = hosts.choose_port([host.address for host in missing]) if missing else 0
-    files = _host_files() if missing else {}
+    port = ports.choose("SSH", [host.address for host in missing], ports.SSH) if missing else 0
+    files = _host_files(pull) if missing else {}
     cgroup, capabilities = cgroup_version(), available_capabilities()
 
     def bring_up(host: Host) -> None:
@@ -97,7 +98,7 @@ def _start_hosts(wanted: list[Host], existing: dict[str, Container], pool: Threa
             say(f"{host.name} still runs an older image; 'lab down' and 'lab up' renew it")
         if known is None or not known.running:
             docker("start", host.container)
-        hosts.await_ready(host.container, host.address, known.ssh_port if known else port, not host.bare)
+        hosts.await_ready(host.container, host.address, known.port if known else port, not host.bare)
         if known is None or not known.running:
             docker("exec", host.container, "update-ca-certificates")  # the machine's own certificates, if it has any
             kind = f"{host.release}{', without Docker' if host.bare else ''}"
@@ -107,10 +108,10 @@ def _start_hosts(wanted: list[Host], existing: dict[str, Container], pool: Threa
         started.result()
 
 
-def _host_files() -> dict[str, str]:
+def _host_files(pull: str) -> dict[str, str]:
     files = machine.settings()
     files["/root/.ssh/authorized_keys"] = inventory.ensure_key(FOLDER)
-    files["/etc/docker/daemon.json"] = json.dumps({"insecure-registries": [registry.pull_address()]}) + "\n"
+    files["/etc/docker/daemon.json"] = json.dumps({"insecure-registries": [pull]}) + "\n"
     return files
 
 
@@ -123,14 +124,16 @@ def down(*, cache: bool = False, temporary: bool = False) -> None:
         if not engine.answers():
             say("no Docker engine answers, so there is nothing to remove")
             return
-        found = [item for item in lab_containers() if item.role != "registry"]
+        everything = lab_containers()
+        found = [item for item in everything if item.role != "registry"]
         staying = [item for item in found if temporary and not item.temporary]
         for container in found:
             if container not in staying:
                 hosts.remove(container.name)
                 say(f"{container.host} removed")
         if staying:
-            inventory.write(FOLDER, [item for item in staying if item.running], registry.pull_address())
+            pull = next((f"{item.address}:{item.port}" for item in everything if item.role == "registry"), "")
+            inventory.write(FOLDER, [item for item in staying if item.running], pull)
             say(f"{', '.join(item.host for item in staying)} were up before and stay")
             return
         registry.remove(cache=cache)
@@ -172,6 +175,5 @@ def status() -> None:
         say("no lab is up")
     for container in found:
         state = "up" if container.running else "stopped"
-        is_registry = container.role == "registry"
-        place = registry.pull_address() if is_registry else f"{container.ssh_address}:{container.ssh_port}"
+        place = f"{container.address}:{container.port}"
         print(f"{container.host:<10} {container.role:<9} {container.release:<9} {state:<8} {place}")

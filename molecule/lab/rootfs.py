@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from .commands import docker, last_line
+from .commands import docker, reason
 from .errors import LabError
 from .plan import LABEL
 from .recipes import COMPOSE_PATH, COMPOSE_VERSION, Recipe
@@ -51,14 +51,14 @@ def _build(recipe: Recipe, scratch: Path) -> None:
     )  # fmt: skip
     if make.stdout:
         make.stdout.close()  # or mmdebstrap would wait for ever when the import ends early
-    _output, reason = load.communicate()
+    _output, complaint = load.communicate()
     if load.returncode != 0:
         make.kill()
         make.wait()
-        raise LabError(f"Docker could not import {recipe.repository}: {last_line(reason)}.")
+        raise LabError(f"Docker could not import {recipe.repository}: {reason(complaint)}.")
     if make.wait() != 0:
         docker("image", "rm", f"{recipe.repository}:unfinished", check=False)
-        raise LabError(f"mmdebstrap could not build {recipe.repository}: {last_line(log.read_bytes())}.")
+        raise LabError(f"mmdebstrap could not build {recipe.repository}: {reason(log.read_bytes())}.")
     # The final name appears only when all is there, so an interrupted build is never taken for a good one.
     docker("image", "tag", f"{recipe.repository}:unfinished", recipe.image)
     docker("image", "rm", f"{recipe.repository}:unfinished")
