@@ -29,7 +29,7 @@ class FetchError(Exception):
 
 
 def run(command: list[str], what: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """Run a command to its end and return its output; raise FetchError with its last lines if it fails."""
+    """Run a command to its end and return its output; raise FetchError with its reason if it fails."""
     try:
         done = subprocess.run(
             command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -37,7 +37,9 @@ def run(command: list[str], what: str, cwd: Path | None = None, env: dict[str, s
     except FileNotFoundError:
         raise FetchError(f"{command[0]} is needed to {what}; install it (apt-get install {command[0]})") from None
     if done.returncode != 0:
-        tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip("\x1b[0m ")]
+        # Maven says its reason first and then much about itself; others say it last.
+        tail = "\n".join([line for line in lines if "[ERROR]" in line][:1] or lines[-8:])
         raise FetchError(f"could not {what}: {command[0]} ended with {done.returncode}:\n{tail}")
     return done.stdout
 
