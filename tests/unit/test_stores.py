@@ -155,6 +155,22 @@ def test_a_collection_that_is_being_made_gets_a_moment(tmp_path: Path) -> None:
     later.join()
 
 
+def test_a_directory_that_goes_while_it_is_read_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qdrant(tmp_path)
+    answers = [None, FileNotFoundError(2, "gone")]  # the last comes first
+    scandir = os.scandir
+
+    def vanishing(path: str) -> Any:
+        if path.endswith("segments") and (answer := answers.pop()):
+            raise answer
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert look(tmp_path).health == "ok"
+
+
 def test_qdrant_without_collections(tmp_path: Path) -> None:
     (tmp_path / "collections").mkdir()
     (tmp_path / "raft_state.json").write_text("{}")
