@@ -146,7 +146,8 @@ from ansible_collections.openmemory.stack.plugins.module_utils._compose_options 
     connection,
     strings,
 )
-from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_project import Project, Request, Result
+from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_project import Project, Result
+from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_request import Request
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect
 

@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_events import changes, sentences
-from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_guard import check_volumes, config_volumes
+from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_guard import (
+    check_references,
+    check_volumes,
+    config_volumes,
+)
 from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_stamp import (
     can_be_trusted,
     fingerprint,
@@ -88,6 +92,19 @@ def test_volumes_that_compose_would_lose_are_refused(existing: list[dict[str, An
     with pytest.raises(StackError) as refused:
         check_volumes(config_volumes(CONFIG), existing)
     assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "image", ["neo4j", "172.17.0.1:5000/mem0/openmemory-mcp:1.0", "[::1]:5000/a/b_c", "a:1@sha256:" + "0" * 64]
+)
+def test_names_of_images_pass(image: str) -> None:
+    check_references({"services": {"a": {"image": image}, "b": {"build": "."}}})
+
+
+@pytest.mark.parametrize("image", ["", "a b", "{{ version }}", "a:1@sha256:zz", "-a"])
+def test_what_is_no_name_of_an_image_is_refused(image: str) -> None:
+    with pytest.raises(StackError, match=r"^services\.a\.image is .* which is no name of an image; correct it\.$"):
+        check_references({"services": {"a": {"image": image}}})
 
 
 CONTAINER = {"Id": "1", "NetworkSettings": {"Networks": {"default": {"NetworkID": "n1"}}}}

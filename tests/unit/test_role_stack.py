@@ -203,3 +203,30 @@ def test_defaults_and_documented_options_are_the_same() -> None:
     defaults = load(ROLE / "defaults" / "main.yml")
     assert sorted(options) == sorted(defaults)
     assert {name: option.get("default") for name, option in options.items()} == defaults
+
+
+@pytest.mark.parametrize(
+    ("settings", "beginning"),
+    [
+        ({}, ""),
+        ({"stack_google_api_key": ""}, "stack_google_api_key is empty; export GOOGLE_API_KEY"),
+        ({"stack_neo4j_password": ""}, "stack_neo4j_password is empty; export NEO4J_PASSWORD"),
+        ({"stack_neo4j_password": "seven77"}, "stack_neo4j_password has fewer than 8 characters"),
+        ({"stack_neo4j_password": "with/slash"}, "stack_neo4j_password has fewer than 8 characters or a slash"),
+        ({"stack_compose_file": "/nope.yml"}, "stack_compose_file names /nope.yml, which is no file"),
+        ({"stack_volumes": {"nope": {}}}, "stack_volumes names 'nope', no volume of the compose file"),
+    ],
+)
+def test_bad_settings_are_one_sentence(settings: dict[str, Any], beginning: str) -> None:
+    problem = value(settings, "stack__problem")
+    assert problem.startswith(beginning) if beginning else problem == ""
+    assert "\n" not in problem
+
+
+def test_a_users_file_needs_only_the_secrets_that_it_names(tmp_path: Path) -> None:
+    own = tmp_path / "mine.yml"
+    own.write_text("services: {a: {image: x}}\n", encoding="utf-8")
+    settings = {"stack_compose_file": str(own), "stack_google_api_key": "", "stack_neo4j_password": ""}
+    assert value(settings, "stack__problem") == ""
+    own.write_text("services: {a: {image: x, environment: {K: '${GOOGLE_API_KEY}'}}}\n", encoding="utf-8")
+    assert value(settings, "stack__problem").startswith("stack_google_api_key is empty")

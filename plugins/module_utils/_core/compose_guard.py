@@ -6,10 +6,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from .errors import StackError
+
+# As Docker's reference grammar, a little wider: name, perhaps with a registry, then tag and digest.
+_REFERENCE = re.compile(
+    r"[A-Za-z0-9\[][A-Za-z0-9._:/\[\]-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@[A-Za-z0-9+._-]+:[0-9a-fA-F]{32,})?"
+)
 
 
 def config_volumes(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -25,6 +31,14 @@ def config_volumes(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "labels": dict(volume.get("labels") or {}),
         }
     return found
+
+
+def check_references(config: Mapping[str, Any]) -> None:
+    """Raise StackError for an image that Docker could not even look for, which Compose finds out only at the pull."""
+    for name, service in (config.get("services") or {}).items():
+        image = service.get("image")
+        if image is not None and not _REFERENCE.fullmatch(image):
+            raise StackError(f"services.{name}.image is {image!r}, which is no name of an image; correct it.")
 
 
 def check_volumes(

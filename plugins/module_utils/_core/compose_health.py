@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .compose_probe import probe
 from .engine import Engine
 from .errors import StackError
 from .project_secrets import Mask
@@ -179,6 +178,8 @@ class Waiter:
         if self._clock() - since < _STABLE_SECONDS:
             return f"container {name} {_JUST_STARTED}"
         self._bad_since.pop(identity, None)
+        from .compose_probe import probe  # late: only services without a health check need it
+
         return probe(inspected) if self.engine.is_local else None
 
     def _lasts(self, identity: str, seconds: float) -> bool:

@@ -6,47 +6,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import compose_events, compose_images, compose_stamp
-from .compose_cli import ComposeCli, Connection, Outcome, plugin_identity
-from .compose_guard import check_volumes, config_volumes
-from .compose_health import NO_NEWS, Waiter, health_of, is_settled, project_containers, service_of
+from .compose_cli import ComposeCli, Outcome, plugin_identity
+from .compose_guard import check_references, check_volumes, config_volumes
+from .compose_health import NO_NEWS, Waiter, health_of, is_completed, is_settled, project_containers, service_of
+from .compose_request import Candidate, Request, cli_for
 from .engine import Engine
 from .errors import StackError
 from .project_env import ENV_NAME
 from .project_files import FileChange, ProjectFile, file_diffs, find_changes, is_ours, wanted_files, write_changes
-from .project_secrets import Mask
-
-
-@dataclass
-class Request:
-    """What is asked for; the names are those of the module's options. Times are in seconds."""
-
-    project_name: str
-    project_src: str
-    connection: Connection
-    tmpdir: str
-    files: Sequence[Mapping[str, Any]] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    state: str = "present"
-    pull: str = "missing"
-    recreate: str = "auto"
-    remove_orphans: bool = False
-    wait: bool = True
-    wait_timeout: float = 300
-    stop_timeout: int | None = None
-    expected_volumes: Sequence[str] = ()
-
-    @property
-    def mask(self) -> Mask:
-        return Mask(self.secrets.values())
 
 
 @dataclass
@@ -58,31 +30,6 @@ class Result:
     diff: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-class Candidate:
-    """A project's files, ready for Compose before they are in place: a directory of our own, gone afterwards."""
-
-    def __init__(self, request: Request, wanted: Sequence[ProjectFile]):
-        self.request = request
-        self.directory = tempfile.mkdtemp(prefix="compose-", dir=request.tmpdir)  # 0700
-        self._names = [file.name for file in wanted if file.name != ENV_NAME]
-        for file in wanted:
-            self.add(file)
-
-    def __enter__(self) -> Candidate:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def add(self, file: ProjectFile) -> None:
-        handle = os.open(os.path.join(self.directory, file.name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(file.data)
-
-    def cli(self, extra: Sequence[str] = ()) -> ComposeCli:
-        return _cli(self.request, self.directory, [*self._names, *extra])
 
 
 class Project:
@@ -102,13 +49,18 @@ class Project:
         with Candidate(request, wanted) as candidate:
             cli = candidate.cli()
             config, self.result.warnings = cli.config()
+            check_references(config)
             self._check_images(config)
             volumes = config_volumes(config)
             existing = self.engine.volumes()
             check_volumes(volumes, existing, request.expected_volumes if self.check_mode else ())
-            self._note_files(changes)
+            self.result.diff = file_diffs(changes, self.request.env, self.request.mask)
+            if self.check_mode:
+                self._note_files(changes)
             given = compose_stamp.fingerprint(config, plugin_identity(), {"remove_orphans": request.remove_orphans})
-            if not self._is_current(given, config):
+            containers = self._containers()
+            images = compose_images.local_images(self.engine, _references(config))
+            if not self._is_current(given, config, containers, images):
                 if self.check_mode:
                     names = {volume["Name"] for volume in existing}
                     coming = {key: v for key, v in volumes.items() if v["external"] and v["name"] not in names}
@@ -116,9 +68,12 @@ class Project:
                     return self._finish(config)
                 self._pull(cli, config)
                 return self._up(wanted, changes, config, given)
-        if changes and not self.check_mode:
+        if not self.check_mode:
             self._write(changes)
-        return self._finish(config)
+            if request.wait and not _are_settled(containers, config):
+                self._wait(config)
+                containers = self._containers()
+        return self._finish(config, images, containers)
 
     def restarted(self) -> Result:
         """Like present, and what was running and was not touched by that is restarted."""
@@ -151,20 +106,22 @@ class Project:
                 compose_stamp.remove_stamp(self.request.project_src)
         return self._finish({})
 
-    def _is_current(self, given: str, config: Mapping[str, Any]) -> bool:
-        request = self.request
-        if not compose_stamp.can_be_trusted(config, request.pull, request.recreate):
+    def _is_current(
+        self,
+        given: str,
+        config: Mapping[str, Any],
+        containers: Sequence[Mapping[str, Any]],
+        images: Mapping[str, dict[str, Any] | None],
+    ) -> bool:
+        """Whether `up` has nothing to do; see compose_stamp."""
+        if not compose_stamp.can_be_trusted(config, self.request.pull, self.request.recreate):
             return False
-        recorded = compose_stamp.read_stamp(request.project_src)
-        if recorded.get("given") != given:
-            return False
-        containers = self._containers()
-        services = config["services"]
         for container in containers:
-            if service_of(container) in services and not is_settled(container, services[service_of(container)]):
+            service = config["services"].get(service_of(container))
+            if service and container["State"] != "running" and not is_completed(container, service):
                 return False
-        ids = compose_images.image_ids(compose_images.local_images(self.engine, _references(config)))
-        return recorded == compose_stamp.make_stamp(given, containers, ids)
+        now = compose_stamp.make_stamp(given, containers, compose_images.image_ids(images))
+        return compose_stamp.read_stamp(self.request.project_src) == now
 
     def _check_images(self, config: Mapping[str, Any]) -> None:
         if self.request.pull == "never":
@@ -230,7 +187,7 @@ class Project:
         self._write(changes)
         before = {container["Id"] for container in self._containers()}
         names = [file.name for file in wanted if file.name != ENV_NAME]
-        cli = _cli(request, request.project_src, names)
+        cli = cli_for(request, request.project_src, names)
         pull = "never" if request.pull == "never" else "missing"
         outcome = cli.run("up", "--detach", "--pull", pull, *self._up_flags(), timeout=max(request.wait_timeout, 1))
         events = compose_events.changes(outcome.stderr)
@@ -263,13 +220,13 @@ class Project:
 
     def _waiter(self, config: Mapping[str, Any]) -> Waiter:
         def logs(service: str) -> str:
-            cli = _cli(self.request, self.request.project_src, [])
+            cli = cli_for(self.request, self.request.project_src, [])
             return cli.run("logs", "--no-color", "--no-log-prefix", "--tail", "20", service, timeout=20).stdout
 
         return Waiter(self.engine, self.request.project_name, config["services"], logs, self.request.mask)
 
     def _simple(self, verb: str, word: str, *arguments: str) -> None:
-        cli = _cli(self.request, self.request.project_src, [])
+        cli = cli_for(self.request, self.request.project_src, [])
         targets = [container for container in self._containers() if container["State"] != "exited" or verb == "down"]
         if verb == "restart":
             targets = [container for container in targets if service_of(container) in arguments]
@@ -298,23 +255,28 @@ class Project:
         return project_containers(self.engine, self.request.project_name)
 
     def _note_files(self, changes: Sequence[FileChange]) -> None:
-        self.result.diff = file_diffs(changes, self.request.env, self.request.mask)
         for change in changes:
             word = "created" if change.before is None else "changed"
             self._act([f"file {change.path} {'would be ' if self.check_mode else ''}{word}"])
 
     def _write(self, changes: Sequence[FileChange]) -> None:
         write_changes(self.request.project_src, changes, keep_old=not is_ours(self.request.project_src))
+        self._note_files(changes)
 
     def _act(self, actions: Any) -> None:
         self.result.actions += actions
 
-    def _finish(self, config: Mapping[str, Any], images: Mapping[str, dict[str, Any] | None] | None = None) -> Result:
+    def _finish(
+        self,
+        config: Mapping[str, Any],
+        images: Mapping[str, dict[str, Any] | None] | None = None,
+        containers: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Result:
         result = self.result
         result.changed = bool(result.actions)
         if images is None:
             images = compose_images.local_images(self.engine, _references(config)) if config else {}
-        result.services = service_table(self._containers(), config, images)
+        result.services = service_table(self._containers() if containers is None else containers, config, images)
         return result
 
 
@@ -346,15 +308,11 @@ def service_table(
     return table
 
 
-def _cli(request: Request, directory: str, names: Sequence[str]) -> ComposeCli:
-    return ComposeCli(
-        request.connection,
-        request.project_name,
-        request.project_src,
-        [os.path.join(directory, name) for name in names],
-        os.path.join(directory, ENV_NAME) if names else None,
-        request.mask,
-    )
+def _are_settled(containers: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> bool:
+    """Whether the list of containers alone proves that all services work."""
+    services = config["services"]
+    known = [container for container in containers if service_of(container) in services]
+    return all(is_settled(container, services[service_of(container)]) for container in known)
 
 
 def _references(config: Mapping[str, Any]) -> list[str]:
