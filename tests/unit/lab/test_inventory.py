@@ -1,0 +1,45 @@
+"""The inventory that Ansible reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import yaml
+
+from lab.containers import Container
+from lab.inventory import content, known_host, to_yaml
+
+LAB1 = Container("omlab-lab1", "full", "bookworm", "image", True, False, "172.17.0.3", "127.0.1.1", 22, temporary=False)
+BARE1 = replace(LAB1, name="omlab-bare1", role="bare", address="127.0.1.101", port=2222)
+
+
+def test_the_text_is_the_content() -> None:
+    wanted = content([LAB1, BARE1], "172.17.0.1:5000")
+    assert yaml.safe_load(to_yaml(wanted)) == wanted
+
+
+def test_hosts_are_in_the_group_of_their_kind() -> None:
+    groups = content([LAB1, BARE1], "r")["all"]["children"]["lab"]["children"]
+    assert list(groups["openmemory"]["hosts"]) == ["lab1"]
+    assert groups["bare"]["hosts"] == {
+        "bare1": {"ansible_host": "127.0.1.101", "ansible_port": 2222, "lab_address": "172.17.0.3"}
+    }
+
+
+def test_no_hosts_of_a_kind_is_an_empty_group() -> None:
+    assert yaml.safe_load(to_yaml(content([], "r")))["all"]["children"]["lab"]["children"]["bare"] == {"hosts": {}}
+
+
+def test_nothing_reaches_localhost() -> None:
+    assert "vars" not in content([LAB1], "r")["all"]
+
+
+def test_host_keys_stay_checked() -> None:
+    lab = content([LAB1], "r")["all"]["children"]["lab"]
+    assert "StrictHostKeyChecking" not in str(lab)
+    assert "known_hosts" in lab["vars"]["ansible_ssh_common_args"]
+
+
+def test_pinned_keys_are_found_under_the_port() -> None:
+    assert known_host(LAB1, "ssh-ed25519 AAAA root@lab1") == "127.0.1.1 ssh-ed25519 AAAA\n"
+    assert known_host(BARE1, "ssh-ed25519 AAAA root@bare1") == "[127.0.1.101]:2222 ssh-ed25519 AAAA\n"
