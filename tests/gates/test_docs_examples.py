@@ -177,6 +177,8 @@ def check_command(words: list[str], place: Path) -> None:
     elif name == "docker":
         assert words[1] in DOCKER
         assert not DOCKER[words[1]] or DOCKER[words[1]] & set(words[2:])
+    elif name == "python":
+        run(name, words[1], "--help")
     elif name.startswith("tests/"):
         assert os.access(ROOT / name, os.X_OK)
     else:

@@ -83,9 +83,11 @@ def test_a_taken_port_is_passed_over() -> None:
 
 
 def test_a_port_must_be_free_on_every_address() -> None:
-    with socket.create_server(("127.0.0.2", 0)) as server:
-        with pytest.raises(LabError, match=r"free on 127\.0\.0\.1 and 127\.0\.0\.2"):
-            ports.choose("SSH", ["127.0.0.1", "127.0.0.2"], [server.getsockname()[1]])
+    with (
+        socket.create_server(("127.0.0.2", 0)) as server,
+        pytest.raises(LabError, match=r"free on 127\.0\.0\.1 and 127\.0\.0\.2"),
+    ):
+        ports.choose("SSH", ["127.0.0.1", "127.0.0.2"], [server.getsockname()[1]])
 
 
 def test_the_engine_s_reason_is_the_one_shown() -> None:
