@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LabError as problem:
         print(f"lab: {problem}", file=sys.stderr)
         return 1
+    except OSError as problem:
+        print(f"lab: {problem.filename or 'The lab'}: {problem.strerror or problem}.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("lab: interrupted; 'lab up' goes on from here, 'lab down' removes what there is.", file=sys.stderr)
         return 130

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from lab import lifecycle
 from lab.__main__ import main
 from lab.errors import LabError
 from lab.plan import Host, plan
@@ -47,3 +50,12 @@ def test_bad_requests(hosts: int, bare: list[str], words: str) -> None:
 def test_the_command_line_prints_the_sentence_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["up", "--hosts", "99"]) == 1
     assert capsys.readouterr().err == "lab: --hosts is 99; give a number from 0 to 50.\n"
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "build").write_text("a file where the folder should be")
+    monkeypatch.setattr(lifecycle, "FOLDER", tmp_path / "build" / "lab")
+    assert main(["down"]) == 1
+    assert capsys.readouterr().err == f"lab: {tmp_path}/build/lab: Not a directory.\n"
