@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The demo: two lab hosts, the stack, 1,000 memories, the guide's four scenarios, a status table, a summary."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Build the reference images and push them to the lab's registry.
 
     python tests/images/build.py --registry HOST:PORT     build what is missing, push what the registry lacks

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Write memories to a running openmemory-mcp and check later that none was lost. Standard library only.
 
     memories.py write --url http://127.0.0.1:8765 --user demo --count 1000 --log FILE
@@ -129,7 +128,7 @@ def write(options: argparse.Namespace) -> int:
                 failures.append(str(failure))
                 time.sleep(0.2)
 
-    workers = [threading.Thread(target=work) for _ in range(options.workers)]
+    workers = [threading.Thread(target=work) for _number in range(options.workers)]
     for worker in workers:
         worker.start()
     for worker in workers:

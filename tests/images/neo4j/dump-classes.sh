@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # At build time: start the server once, stop it, and keep what it loaded as a class data archive. Starts take a third.
 set -euo pipefail
 archive=$NEO4J_HOME/neo4j.jsa

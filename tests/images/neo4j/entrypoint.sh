@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Start Neo4j, or another command, as the official image's entrypoint does: as root hand /data and /logs to the user
 # neo4j and become it; turn NEO4J_<section>_<key> into settings; set the first password. Java becomes process 1.
 set -euo pipefail

@@ -34,13 +34,13 @@ def application(service: Service, version: str, broken: bool) -> FastAPI:
     if broken:
 
         @app.middleware("http")
-        async def refuse(_: Request, __: Any) -> JSONResponse:
+        async def refuse(_request: Request, _failure: Any) -> JSONResponse:
             return JSONResponse({"detail": "Internal Server Error"}, status_code=500)
 
     @app.exception_handler(VectorStoreError)
     @app.exception_handler(GraphStoreError)
     @app.exception_handler(SQLAlchemyError)
-    async def as_upstream(_: Request, failure: Exception) -> JSONResponse:
+    async def as_upstream(_request: Request, failure: Exception) -> JSONResponse:
         # Upstream reports the failure of a store as 200 with an error in the body.
         return JSONResponse({"error": str(failure)})
 

@@ -78,7 +78,7 @@ def connect(url: str) -> Engine:
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
-    def _foreign_keys(connection: Any, _: Any) -> None:
+    def _foreign_keys(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA foreign_keys = ON")
 
     return engine

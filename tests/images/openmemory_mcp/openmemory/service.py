@@ -145,7 +145,7 @@ class Service:
     def stores(self, user_id: str) -> dict[str, dict[str, str]]:
         """Each store's own answer to what it holds for a user: texts by id."""
         with Session(self.engine) as session:
-            rows = {memory.id: memory.content for memory, _ in session.execute(self._active(user_id))}
+            rows = {memory.id: memory.content for memory, _metadata in session.execute(self._active(user_id))}
         return {"sqlite": rows, "qdrant": self.vectors.all_of(user_id), "neo4j": self.graph.all_of(user_id)}
 
     @staticmethod

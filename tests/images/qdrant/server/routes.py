@@ -70,19 +70,19 @@ class Api:
                 return handler, {k: urllib.parse.unquote(v) for k, v in found.groupdict().items()}
         raise NotFound(f"Not found: {method} {path} is not served here")
 
-    def root(self, _: Any) -> Raw:
+    def root(self, _request: Any) -> Raw:
         return Raw({"title": "qdrant - vector search engine", "version": self.storage.version, "commit": ""})
 
-    def alive(self, _: Any, check: str) -> Plain:
+    def alive(self, _request: Any, check: str) -> Plain:
         return Plain(f"{check} check passed")
 
-    def ready(self, _: Any) -> Plain:
+    def ready(self, _request: Any) -> Plain:
         return Plain("all shards are ready")
 
-    def collections(self, _: Any) -> dict[str, Any]:
+    def collections(self, _request: Any) -> dict[str, Any]:
         return {"collections": [{"name": name} for name in sorted(self.storage.collections)]}
 
-    def aliases(self, _: Any) -> dict[str, Any]:
+    def aliases(self, _request: Any) -> dict[str, Any]:
         return {"aliases": []}
 
     def create(self, request: Any, name: str) -> bool:
@@ -90,13 +90,13 @@ class Api:
         self.storage.create(name, {**params, "shard_number": 1, "replication_factor": 1, "on_disk_payload": True})
         return True
 
-    def info(self, _: Any, name: str) -> dict[str, Any]:
+    def info(self, _request: Any, name: str) -> dict[str, Any]:
         return self.storage.get(name).info()
 
-    def delete(self, _: Any, name: str) -> bool:
+    def delete(self, _request: Any, name: str) -> bool:
         return self.storage.delete(name)
 
-    def exists(self, _: Any, name: str) -> dict[str, Any]:
+    def exists(self, _request: Any, name: str) -> dict[str, Any]:
         return {"exists": name in self.storage.collections}
 
     def create_index(self, request: Any, name: str) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Api:
     def retrieve(self, request: Any, name: str) -> list[dict[str, Any]]:
         return self._retrieve(self.storage.get(name), request.json["ids"], request.json)
 
-    def point(self, _: Any, name: str, point: str) -> dict[str, Any]:
+    def point(self, _request: Any, name: str, point: str) -> dict[str, Any]:
         found = self._retrieve(
             self.storage.get(name), [int(point) if point.isdigit() else point], {"with_vector": True}
         )
@@ -188,16 +188,16 @@ class Api:
         )
         return [convert.record(p) for p in self.storage.get(name).read(lambda shard: shard.query(asked))]
 
-    def snapshot(self, _: Any, name: str) -> dict[str, Any]:
+    def snapshot(self, _request: Any, name: str) -> dict[str, Any]:
         return self.snapshots.create(name)
 
-    def list_snapshots(self, _: Any, name: str) -> list[dict[str, Any]]:
+    def list_snapshots(self, _request: Any, name: str) -> list[dict[str, Any]]:
         return self.snapshots.listed(name)
 
-    def download(self, _: Any, name: str, snapshot: str) -> Path:
+    def download(self, _request: Any, name: str, snapshot: str) -> Path:
         return self.snapshots.path(name, snapshot)
 
-    def delete_snapshot(self, _: Any, name: str, snapshot: str) -> bool:
+    def delete_snapshot(self, _request: Any, name: str, snapshot: str) -> bool:
         self.snapshots.delete(name, snapshot)
         return True
 
