@@ -19,7 +19,7 @@ def client_of(url: str, **options: str) -> QdrantClient:
 
 def fill(client: QdrantClient, count: int = COUNT) -> list[str]:
     client.create_collection(NAME, vectors_config=models.VectorParams(size=4, distance=models.Distance.COSINE))
-    ids = [str(uuid.uuid4()) for _ in range(count)]
+    ids = [str(uuid.uuid4()) for _number in range(count)]
     for number, identity in enumerate(ids):
         payload = {"number": number, "parity": "odd" if number % 2 else "even"}
         client.upsert(NAME, [models.PointStruct(id=identity, vector=[1, 2, 3, number], payload=payload)], wait=True)
