@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -107,7 +108,15 @@ class Lab:
 
 
 @pytest.fixture(scope="session")
-def image() -> Iterator[str]:
+def alone() -> Iterator[None]:
+    """Names are fixed, so two runs on one engine wait for each other."""
+    with open("/var/tmp/omtest.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def image(alone: None) -> Iterator[str]:
     """An image with /bin/sleep of this machine and nothing else, under the names that the stores' images have."""
     client = docker.APIClient()
     listed = subprocess.run(["ldd", "/bin/sleep"], capture_output=True, text=True, check=True).stdout
