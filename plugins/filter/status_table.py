@@ -86,7 +86,7 @@ def _size(volume: Mapping[str, Any]) -> str:
     if volume.get("empty"):
         return "empty"
     text = _bytes(volume.get("allocated_bytes", volume.get("size_bytes")))
-    return text if volume.get("size_complete", True) else f"over {text}"
+    return text if text == "-" or volume.get("size_complete", True) else f"over {text}"
 
 
 def _notes(volume: Mapping[str, Any]) -> list[str]:

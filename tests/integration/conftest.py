@@ -10,7 +10,6 @@ import fcntl
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -50,26 +49,6 @@ class Lab:
         assert " => " in run.stdout, run.stdout + run.stderr
         result: dict[str, Any] = json.loads(run.stdout[run.stdout.index(" => ") + 4 :])
         return result
-
-    def task_seconds(self, module: str, tasks: dict[str, dict[str, Any]], rounds: int) -> dict[str, float]:
-        """How long the fastest of several runs of each task took ({name: options}), as Ansible itself measures it."""
-        play = {
-            "hosts": "localhost",
-            "connection": "local",
-            "gather_facts": False,
-            "vars": {"ansible_python_interpreter": sys.executable},
-            "tasks": [{"name": name, module: options} for name, options in tasks.items()] * rounds,
-        }
-        (self.directory / "play.yml").write_text(json.dumps([play]))
-        profile = {"ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks", "PROFILE_TASKS_TASK_OUTPUT_LIMIT": "all"}
-        env = {**os.environ, "ANSIBLE_NOCOLOR": "1", **profile}
-        command = ["ansible-playbook", str(self.directory / "play.yml")]
-        run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY, env=env)
-        assert run.returncode == 0, run.stdout + run.stderr
-        seconds: dict[str, float] = {}
-        for name, taken in re.findall(r"^(.+?) -+ ([0-9.]+)s$", run.stdout, re.MULTILINE):
-            seconds[name] = min(float(taken), seconds.get(name, float(taken)))
-        return seconds
 
     def container(
         self, name: str, mounts: dict[str, str], image: str = IMAGE, start: bool = False, env: tuple[str, ...] = ()

@@ -80,3 +80,8 @@ def test_a_size_that_could_not_be_counted_to_the_end_is_a_lower_bound():
 
 def test_a_host_without_volumes_says_so():
     assert "no volumes" in status_table([{"host": "a", "volumes": []}])
+
+
+def test_a_size_that_is_not_known_at_all_is_a_dash():
+    unseen = {**QDRANT, "allocated_bytes": None, "size_bytes": None, "size_complete": False}
+    assert "over" not in status_table([{"host": "a", "volumes": [unseen]}])
