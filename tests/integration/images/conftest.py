@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -108,13 +107,17 @@ def ask(url: str, method: str = "GET", body: Any = None, **headers: str) -> tupl
 
 def wait_for(url: str, status: int = 200) -> None:
     """Until `url` answers `status`; fails after START_SECONDS."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline, last = time.monotonic() + START_SECONDS, ""
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if ask(url)[0] == status:
+        try:
+            last = str(ask(url))
+            if last.startswith(f"({status},"):
                 return
+        except OSError as failure:
+            last = str(failure)
         time.sleep(0.2)
-    pytest.fail(f"{url} did not answer within {START_SECONDS} s")
+    state = docker("ps", "--all", "--filter", f"name={PREFIX}", "--format", "{{.Names}}: {{.Status}}")
+    pytest.fail(f"{url} did not answer {status} within {START_SECONDS} s; last: {last}; containers:\n{state}")
 
 
 @pytest.fixture
