@@ -75,6 +75,12 @@ def test_files_of_somebody_else_are_kept_once(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 5
 
 
+def test_files_of_our_own_are_replaced_without_keeping_them(tmp_path: Path) -> None:
+    write(tmp_path, {"KEY": "1"})
+    write(tmp_path, {"KEY": "2"})
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [

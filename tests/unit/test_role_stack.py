@@ -158,7 +158,7 @@ def test_health_checks_reach_the_containers_as_they_are_meant(tmp_path: Path) ->
 
 def test_a_users_file_is_deployed_byte_for_byte_with_an_override_for_its_volumes(tmp_path: Path) -> None:
     services = "services: {a: {image: x, volumes: ['data:/d', 'other:/o']}}"
-    text = f"{services}\nvolumes: {{data: {{driver: local}},\r\n  other: }}\n\n\n"
+    text = f"{services}\nvolumes: {{data: {{driver: local, driver_opts: {{type: tmpfs}}}},\r\n  other: }}\n\n\n"
     own = tmp_path / "mine.yml"
     own.write_bytes(text.encode())
     volumes = {
