@@ -16,7 +16,7 @@ import pytest
 
 IMAGES = Path(__file__).resolve().parents[2] / "images"
 PREFIX = "omimg"
-START_SECONDS = 120
+START_SECONDS = 240  # on two busy cores
 
 
 class Containers:
