@@ -146,7 +146,7 @@ def chosen(names: list[str]) -> list[Phase]:
 def in_lab(run: Run, todo: list[Phase]) -> None:
     """Run what needs the lab; of the lab, only what came up for it goes down again."""
     try:
-        for phase in [lab("up", "--temporary", "--hosts", "3", "--bare", "bookworm,trixie"), *todo]:
+        for phase in [lab("up", "--temporary", "--hosts", "2", "--bare", "bookworm,trixie"), *todo]:
             if run.do(phase).code:
                 return
     finally:
