@@ -25,7 +25,7 @@ options:
     elements: str
   compose_project:
     description:
-      - Only volumes with the label of this Compose project.
+      - Only volumes of this Compose project, which have its label or are mounted by one of its containers.
     type: str
   labels:
     description:

@@ -47,6 +47,15 @@ def test_every_filter_must_fit(engine: Any, filters: dict[str, Any], expected: l
     assert engine.calls == ["volumes", "containers"]
 
 
+def test_an_external_volume_is_of_the_project_whose_container_mounts_it(engine: Any) -> None:
+    engine.add("external")
+    engine.add("loose")
+    assert names(report_volumes(engine, compose_project="shop")) == []
+    engine.use({"external": "/x"})["Labels"] = {"com.docker.compose.project": "shop"}
+    assert names(report_volumes(engine, compose_project="shop")) == ["external"]
+    assert names(report_volumes(engine, compose_project="other")) == []
+
+
 def test_orphaned_empty_and_size(engine: Any) -> None:
     volume = engine.add("ab")
     engine.add("free")

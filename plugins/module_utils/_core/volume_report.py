@@ -34,7 +34,7 @@ def report_volumes(
     deadline = None if size_timeout is None else time.monotonic() + size_timeout
     volumes = []
     inspected: dict[str, dict[str, Any] | None] = {}
-    for name in select(state.volumes, names, compose_project, labels):
+    for name in select(state.volumes, names, compose_project, labels, state.users):
         entry = describe(state.volumes[name], state, size_deadline=deadline)
         users = [container["id"] for container in entry["containers"]]
         for user in users:
