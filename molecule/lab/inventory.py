@@ -11,6 +11,11 @@ from .commands import docker, run
 from .containers import Container
 
 KEY = "id_ed25519"
+# Run in a host with this checkout's public key as $1: accept it, then tell the host's own key.
+INTRODUCE = """
+grep -qxF "$1" /root/.ssh/authorized_keys || echo "$1" >> /root/.ssh/authorized_keys
+cat /etc/ssh/ssh_host_ed25519_key.pub
+"""
 
 
 def ensure_key(folder: Path) -> str:
@@ -22,11 +27,12 @@ def ensure_key(folder: Path) -> str:
 
 
 def write(folder: Path, hosts: Sequence[Container], registry: str) -> None:
-    """Write known_hosts and inventory.yml; each appears whole or not at all."""
-    pinned = []
-    for host in hosts:
-        public = docker("exec", host.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
-        pinned.append(known_host(host, public))
+    """Write known_hosts and inventory.yml; each appears whole or not at all.
+
+    Every host is made to accept the key of this checkout: it may come from another one, or the key may be new.
+    """
+    key = ensure_key(folder).strip()
+    pinned = [known_host(host, docker("exec", host.name, "sh", "-c", INTRODUCE, "sh", key)) for host in hosts]
     _replace(folder / "known_hosts", "".join(pinned))
     text = "# Written by the lab; changes are lost at its next start.\n" + to_yaml(content(hosts, registry))
     _replace(folder / "inventory.yml", text)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import yaml
 
 from lab.containers import Container
-from lab.inventory import content, known_host, to_yaml
+from lab.inventory import INTRODUCE, content, known_host, to_yaml
 
 LAB1 = Container("omlab-lab1", "full", "bookworm", "image", True, False, "172.17.0.3", "127.0.1.1", 22, temporary=False)
 BARE1 = replace(LAB1, name="omlab-bare1", role="bare", address="127.0.1.101", port=2222)
@@ -43,3 +45,13 @@ def test_host_keys_stay_checked() -> None:
 def test_pinned_keys_are_found_under_the_port() -> None:
     assert known_host(LAB1, "ssh-ed25519 AAAA root@lab1") == "127.0.1.1 ssh-ed25519 AAAA\n"
     assert known_host(BARE1, "ssh-ed25519 AAAA root@bare1") == "[127.0.1.101]:2222 ssh-ed25519 AAAA\n"
+
+
+def test_a_host_accepts_a_key_once_and_tells_its_own(tmp_path: Path) -> None:
+    (tmp_path / "authorized_keys").write_text("ssh-ed25519 BBBB other\n")
+    (tmp_path / "ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAA root@lab1\n")
+    script = INTRODUCE.replace("/root/.ssh/", f"{tmp_path}/").replace("/etc/ssh/", f"{tmp_path}/")
+    for _time in range(2):
+        told = subprocess.run(["sh", "-c", script, "sh", "ssh-ed25519 CCCC omlab"], capture_output=True, check=True)
+    assert told.stdout == b"ssh-ed25519 AAAA root@lab1\n"
+    assert (tmp_path / "authorized_keys").read_text() == "ssh-ed25519 BBBB other\nssh-ed25519 CCCC omlab\n"
