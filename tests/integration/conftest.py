@@ -80,10 +80,13 @@ class Lab:
         return sorted(v["Name"] for v in self.client.volumes()["Volumes"] or [] if v["Name"].startswith(PREFIX))
 
     def clean(self) -> None:
+        """Remove what carries the prefix, also what a run that was killed left."""
         for container in self.client.containers(all=True, filters={"name": f"^/{PREFIX}"}):
             self.client.remove_container(container["Id"], force=True)
         for name in self.names():
             self.client.remove_volume(name)
+        for network in self.client.networks(names=[f"{PREFIX}_default"]):
+            self.client.remove_network(network["Id"])
 
 
 @pytest.fixture(scope="session")
