@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,9 +55,16 @@ def changed(output: str) -> int:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def place() -> Iterator[Path]:
+    """An empty place with a short path: SSH's control socket lies below it, and a socket's path has a limit."""
+    with tempfile.TemporaryDirectory(prefix="om") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def repository(place: Path) -> Path:
     """The small infrastructure repository in an empty place, with the built collection in dist/."""
-    place = tmp_path / "infra"
+    place = place / "infra"
     shutil.copytree(ROOT / "tests" / "infra_repo", place)
     dist = place / "dist"
     run("ansible-galaxy", "collection", "build", str(ROOT), "--output-path", str(dist), cwd=place)
@@ -89,14 +98,14 @@ def test_deploys_from_requirements_and_full_names_only(repository: Path) -> None
         )
 
 
-def test_vendored_library_works_by_short_names(tmp_path: Path) -> None:
+def test_vendored_library_works_by_short_names(place: Path) -> None:
     """A repository that holds this one as a submodule, and names its library/ and its place as a collection."""
-    clone = tmp_path / "collections" / "ansible_collections" / "openmemory" / "stack"
+    clone = place / "collections" / "ansible_collections" / "openmemory" / "stack"
     clone.mkdir(parents=True)
     copy_tracked(clone)
-    (tmp_path / "ansible.cfg").write_text(
-        f"[defaults]\ncollections_path = collections\nlibrary = {clone.relative_to(tmp_path)}/library\n"
+    (place / "ansible.cfg").write_text(
+        f"[defaults]\ncollections_path = collections\nlibrary = {clone.relative_to(place)}/library\n"
     )
-    (tmp_path / "site.yml").write_text(VENDORED)
-    output = run("ansible-playbook", "-i", str(INVENTORY), "--limit", HOST, "site.yml", cwd=tmp_path)
+    (place / "site.yml").write_text(VENDORED)
+    output = run("ansible-playbook", "-i", str(INVENTORY), "--limit", HOST, "site.yml", cwd=place)
     assert changed(output) == 2
