@@ -7,6 +7,7 @@ The figures go to build/bench/converge.json; the exit code says whether they are
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -92,6 +93,12 @@ def volume_counts() -> dict[str, Any]:
 
 
 def main() -> int:
+    with (Path(tempfile.gettempdir()) / "openmemory-bench.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two benches at once would take each other's stacks away
+        return bench()
+
+
+def bench() -> int:
     play("remove")
     play("prepare")
     try:
