@@ -14,7 +14,7 @@ class ModuleDocFragment:
 options:
   docker_host:
     description:
-      - URL of the Docker engine, or the path of its socket. A socket needs no Docker SDK for Python.
+      - URL of the Docker engine, or the path of its socket.
       - Host directories can be seen and made only where this is a socket of the host itself.
       - E(DOCKER_HOST) is used where the option is not set.
     type: str
@@ -35,7 +35,7 @@ options:
     default: 60
   tls:
     description:
-      - Use TLS without checking the certificate of the engine. TLS is not used on a socket.
+      - Use TLS without checking the certificate of the engine.
       - E(DOCKER_TLS) is used where the option is not set.
     type: bool
     default: false
@@ -71,6 +71,6 @@ options:
     aliases: [tls_client_key, key_path]
 requirements:
   - Docker 19.03 or newer (API 1.40).
-  - Docker SDK for Python (C(python3-docker)) where O(docker_host) is not a socket of the host.
+  - Docker SDK for Python (C(python3-docker)).
   - Python 3.9 or newer.
 """

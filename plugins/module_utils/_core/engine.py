@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 from .errors import NotFoundError, StackError
-from .unix_http import UnixSession
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 MINIMUM_API = (1, 40)  # Docker 19.03: the oldest whose volume and container lists hold all that is read here
@@ -19,9 +18,8 @@ MINIMUM_API = (1, 40)  # Docker 19.03: the oldest whose volume and container lis
 class Engine:
     """A Docker engine. Every method is one API call and raises StackError with a sentence for the user.
 
-    A local socket is spoken to directly, anything else through the Docker SDK (TCP, TLS, SSH). With api_version "auto"
-    the first request is sent without a version, and its answer tells which one the engine speaks: no request is spent
-    on asking.
+    The Docker SDK carries the requests (sockets, TLS, SSH). With api_version "auto" the first request is sent without
+    a version, and its answer tells which one the engine speaks: no request is spent on asking.
     """
 
     def __init__(self, session: Any, base_url: str, docker_host: str, api_version: str = "auto", timeout: int = 60):
@@ -47,16 +45,33 @@ class Engine:
         client_key: str | None = None,
     ) -> Engine:
         """Prepare a connection; nothing is sent yet. timeout is in seconds, per request."""
+        try:
+            import docker  # late: it takes longer than everything else here, and bad input should not wait for it
+            from docker.tls import TLSConfig
+        except ImportError as error:
+            raise StackError(
+                f"The Docker SDK for Python cannot be imported by {sys.executable} on this host ({error}); install "
+                "python3-docker, or set ansible_python_interpreter to a Python that has it."
+            ) from error
         if docker_host.startswith("/"):
             docker_host = "unix://" + docker_host
-        if docker_host.startswith("unix://"):  # where TLS means nothing
-            session = UnixSession("/" + docker_host[len("unix://") :].lstrip("/"))
-            return cls(session, "", docker_host, api_version, timeout)
-        certificate = (client_cert, client_key) if client_cert and client_key else None
-        config = {"client_cert": certificate, "ca_cert": ca_path, "verify": validate_certs}
-        if tls_hostname:
-            config["assert_hostname"] = tls_hostname
-        client = _sdk_client(docker_host, timeout, config if tls or validate_certs else None)
+        options: dict[str, Any] = {"base_url": docker_host, "version": "1.40", "timeout": timeout}
+        try:
+            if tls or validate_certs:
+                pair = (client_cert, client_key) if client_cert and client_key else None
+                config: dict[str, Any] = {"client_cert": pair, "ca_cert": ca_path, "verify": validate_certs}
+                if tls_hostname:
+                    config["assert_hostname"] = tls_hostname
+                options["tls"] = TLSConfig(**config)
+            client = docker.APIClient(**options)
+        except TypeError as error:
+            raise StackError(
+                f"tls_hostname is not known to version {docker.__version__} of the Docker SDK (7.0 removed it); "
+                "leave it out."
+            ) from error
+        except Exception as error:  # the SDK, requests and urllib3 each raise their own for a URL or file they refuse
+            message = f"docker_host {docker_host} cannot be used: {error}; correct it or the TLS options."
+            raise StackError(message) from error
         return cls(client, client.base_url, docker_host, api_version, timeout)
 
     @property
@@ -135,7 +150,7 @@ class Engine:
         self._checked = True
 
     def _unreachable(self, error: Exception) -> str:
-        text = " ".join(str(error).split())
+        text = str(error)
         if "FileNotFoundError" in text or "No such file" in text:
             reason, advice = "there is no such socket", "start the engine or correct docker_host"
         elif "PermissionError" in text or "Permission denied" in text:
@@ -147,28 +162,6 @@ class Engine:
         else:
             reason, advice = text, "start the engine or correct docker_host"
         return f"The Docker engine at {self.docker_host} cannot be reached ({reason}); {advice}."
-
-
-def _sdk_client(docker_host: str, timeout: int, tls: dict[str, Any] | None) -> Any:
-    try:
-        import docker  # late: it takes longer than all else here, and only engines elsewhere need it
-        from docker.tls import TLSConfig
-    except ImportError as error:
-        raise StackError(
-            f"docker_host {docker_host} needs the Docker SDK for Python, and {sys.executable} on this host cannot "
-            f"import it ({error}); install python3-docker, or set ansible_python_interpreter to a Python that has it."
-        ) from error
-    try:
-        config = False if tls is None else TLSConfig(**tls)
-        return docker.APIClient(base_url=docker_host, version="1.40", timeout=timeout, tls=config)
-    except TypeError as error:
-        raise StackError(
-            f"tls_hostname is not known to version {docker.__version__} of the Docker SDK (7.0 removed it); leave it "
-            "out."
-        ) from error
-    except Exception as error:  # the SDK, requests and urllib3 each raise their own for a URL or file they refuse
-        message = f"docker_host {docker_host} cannot be used: {error}; correct it or the TLS options."
-        raise StackError(message) from error
 
 
 def _message(response: Any) -> str:
