@@ -32,7 +32,7 @@ check_room() {  # directory, MB needed, what for
 install_missing() {  # command:package…
   local pair packages=()
   for pair in "$@"; do
-    command -v "${pair%%:*}" >/dev/null || packages+=("${pair##*:}")
+    command -v "${pair%%:*}" >/dev/null || [[ " ${packages[*]} " == *" ${pair##*:} "* ]] || packages+=("${pair##*:}")
   done
   [ "${#packages[@]}" -gt 0 ] || return 0
   if ! command -v apt-get >/dev/null; then
@@ -141,6 +141,8 @@ link_collection
 [ "$WHAT" = all ] || exit 0
 # An engine on a kernel with AppArmor starts no container without its parser.
 [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" != Y ] || APT_ALL+=(apparmor_parser:apparmor)
+# A machine can have Docker's command without its engine; one that answers, wherever it is, needs none here.
+docker_answers || [ -n "${DOCKER_HOST:-}" ] || APT_ALL+=(dockerd:docker.io)
 install_missing "${APT_ALL[@]}"
 start_docker
 ensure_compose

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -115,14 +116,77 @@ class Engine:
     def remove_volume(self, name: str) -> None:
         self._call("DELETE", f"/volumes/{name}")
 
+    def pause(self, container: str) -> None:
+        self._call("POST", f"/containers/{container}/pause")
+
+    def unpause(self, container: str) -> None:
+        self._call("POST", f"/containers/{container}/unpause")
+
+    def stop(self, container: str, stop_timeout: int | None = None) -> None:
+        """Stop a container; stop_timeout is in seconds before it is killed, None for the container's own."""
+        grace = stop_timeout
+        if grace is None:
+            grace = self.inspect_container(container)["Config"].get("StopTimeout") or 10
+        self._call("POST", f"/containers/{container}/stop", params={"t": grace}, timeout=self._timeout + grace)
+
+    def start(self, container: str) -> None:
+        self._call("POST", f"/containers/{container}/start")
+
+    def create_container(self, name: str, body: dict[str, Any]) -> str:
+        """Create a container from the API's own body (Image, Env, HostConfig …) and return its id."""
+        return str(self._object("POST", "/containers/create", params={"name": name}, json=body)["Id"])
+
+    def remove_container(self, container: str) -> None:
+        """Remove a container by force, with its anonymous volumes."""
+        self._call("DELETE", f"/containers/{container}", params={"force": 1, "v": 1})
+
+    def wait(self, container: str, timeout: float) -> int:
+        """The exit code of a container that runs to its end. timeout is in seconds."""
+        return int(self._object("POST", f"/containers/{container}/wait", timeout=timeout)["StatusCode"])
+
+    def logs(self, container: str, tail: int = 20) -> str:
+        """The last lines that a container without a terminal has written, both of its streams."""
+        params = {"stdout": 1, "stderr": 1, "tail": tail}
+        data = self._send("GET", f"/containers/{container}/logs", params=params).content
+        text, at = b"", 0
+        while at + 8 <= len(data):  # frames: a byte of the stream's number, three of zero, four of the length
+            length = int.from_bytes(data[at + 4 : at + 8], "big")
+            text += data[at + 8 : at + 8 + length]
+            at += 8 + length
+        return text.decode("utf-8", "replace")
+
+    def networks(self, label: str) -> list[dict[str, Any]]:
+        """Networks that have a label, given as KEY or KEY=VALUE."""
+        found: list[dict[str, Any]] = self._call("GET", "/networks", params={"filters": json.dumps({"label": [label]})})
+        return found
+
+    def create_network(self, name: str, internal: bool, labels: dict[str, str]) -> str:
+        body = {"Name": name, "Internal": internal, "Labels": labels, "CheckDuplicate": True}
+        return str(self._object("POST", "/networks/create", json=body)["Id"])
+
+    def connect_network(self, network: str, container: str, aliases: list[str]) -> None:
+        body = {"Container": container, "EndpointConfig": {"Aliases": aliases}}
+        self._call("POST", f"/networks/{network}/connect", json=body)
+
+    def remove_network(self, network: str) -> None:
+        self._call("DELETE", f"/networks/{network}")
+
     def _object(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         found: dict[str, Any] = self._call(method, path, **options)
         return found
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
-        url = self._base_url + self._prefix + path
+        response = self._send(method, path, **options)
         try:
-            response = self._session.request(method, url, timeout=self._timeout, **options)
+            return response.json() if response.content else {}
+        except ValueError as error:
+            raise StackError(f"{self.docker_host} did not answer as Docker does; correct docker_host.") from error
+
+    def _send(self, method: str, path: str, **options: Any) -> Any:
+        url = self._base_url + self._prefix + path
+        options.setdefault("timeout", self._timeout)
+        try:
+            response = self._session.request(method, url, **options)
         except Exception as error:  # requests, urllib3 and the SDK's adapters each have their own
             raise StackError(self._unreachable(error)) from error
         if not self._checked:
@@ -131,10 +195,7 @@ class Engine:
             raise NotFoundError(f"The Docker engine refused {method} {path}: {_message(response)}")
         if response.status_code >= 400:
             raise StackError(f"The Docker engine refused {method} {path}: {_message(response)}")
-        try:
-            return response.json() if response.content else {}
-        except ValueError as error:
-            raise StackError(f"{self.docker_host} did not answer as Docker does; correct docker_host.") from error
+        return response
 
     def _check_version(self, response: Any) -> None:
         spoken = response.headers.get("Api-Version", "")
