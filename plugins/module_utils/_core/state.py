@@ -15,20 +15,20 @@ from .filesystem import MountTable, real_path
 
 
 class State:
-    """Volumes by name, containers by the volume they use, and the mounts of the host."""
+    """Volumes by name, containers in all states and by the volume they use, and the mounts of the host."""
 
     def __init__(self, engine: Engine, mounts: MountTable | None = None):
         self.engine = engine
         self.is_local = engine.is_local
         self.mounts = mounts or MountTable.read()
         self.volumes = {volume["Name"]: volume for volume in engine.volumes()}
-        self._containers = engine.containers()
+        self.containers = engine.containers()
 
     @cached_property
     def users(self) -> dict[str, list[dict[str, Any]]]:
         """Containers in any state, by the name of each volume that they mount."""
         users: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for container in sorted(self._containers, key=container_name):
+        for container in sorted(self.containers, key=container_name):
             names = {mount.get("Name") for mount in container.get("Mounts") or []}
             for name in names - {None, ""}:
                 users[str(name)].append(container)

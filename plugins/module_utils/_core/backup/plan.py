@@ -1,0 +1,205 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which volumes are captured, whose containers are frozen for it, and what is known of them beforehand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..engine import Engine
+from ..errors import StackError
+from ..inspection import describe
+from ..selection import select
+from ..sizes import Size, measure
+from ..state import State, container_name
+from ..volumes import PROJECT_LABEL, VOLUME_LABEL
+from .refusals import refuse_project, refuse_volume
+
+_LOGS = "/logs"  # Neo4j's; nothing in it belongs to the one instant
+_MEASURE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class PlannedVolume:
+    """A volume to capture. path is its real directory on this host; size is what it held when the plan was made."""
+
+    key: str
+    name: str
+    path: str
+    backing: str
+    driver: str
+    driver_opts: Mapping[str, str]
+    labels: Mapping[str, str]
+    filesystem: str
+    store: str
+    store_version: str | None
+    quiesce: str
+    size: Size
+
+
+@dataclass
+class BackupPlan:
+    """containers are inspected ones by id: all of the project's and all that mount a planned volume."""
+
+    project: str
+    volumes: list[PlannedVolume]
+    containers: dict[str, dict[str, Any]]
+    pause: list[str] = field(default_factory=list)
+    stop: list[str] = field(default_factory=list)
+
+    @property
+    def frozen(self) -> list[PlannedVolume]:
+        """The volumes that are copied inside the freeze window."""
+        return [volume for volume in self.volumes if volume.quiesce != "none"]
+
+    @property
+    def live(self) -> list[PlannedVolume]:
+        return [volume for volume in self.volumes if volume.quiesce == "none"]
+
+
+def make_plan(
+    engine: Engine, project: str, asked: Sequence[Mapping[str, Any]] | None = None, quiesce: str = "pause"
+) -> BackupPlan:
+    """Look at the engine and the host; raise StackError for all that promise 6 refuses. Nothing is changed.
+
+    asked are {name, quiesce}, by the name in Docker or in the project. Without it: all volumes of the project; those
+    mounted at /logs are then copied outside the freeze window.
+    """
+    if not engine.is_local:
+        raise StackError(
+            f"docker_host is {engine.docker_host}, and volumes can only be captured on the engine's own host; run it there."
+        )
+    state = State(engine)
+    of_project = select(state.volumes, compose_project=project, users=state.users)
+    containers = _inspected(engine, state, project, of_project if asked is None else list(state.volumes))
+    chosen = _chosen(state, project, of_project, asked)
+    if asked is None:
+        refuse_project(project, state, chosen, containers)
+    plan = BackupPlan(project, [], containers)
+    deadline = time.monotonic() + _MEASURE_SECONDS
+    for name, how in chosen.items():
+        entry = describe(state.volumes[name], state)
+        refuse_volume(entry, containers)
+        size = measure(_path(state, entry), deadline)
+        how = how or (_default_quiesce(entry) if quiesce == "pause" else quiesce)
+        plan.volumes.append(_planned(project, entry, _path(state, entry), how, size))
+    _refuse_same_keys(plan)
+    _choose_containers(plan, state)
+    used = {container["Id"] for volume in plan.volumes for container in state.users.get(volume.name, ())}
+    plan.containers = {
+        key: about for key, about in containers.items() if key in used or _project_of(about) == project
+    }
+    return plan
+
+
+def volume_key(project: str, volume: Mapping[str, Any]) -> str:
+    """The volume's name inside its project: Compose's label, or Docker's name without the project's prefix."""
+    labels = volume.get("labels") or volume.get("Labels") or {}
+    name = str(volume.get("name") or volume.get("Name"))
+    if labels.get(PROJECT_LABEL) == project and labels.get(VOLUME_LABEL):
+        return str(labels[VOLUME_LABEL])
+    return name[len(project) + 1 :] if name.startswith(f"{project}_") else name
+
+
+def _chosen(
+    state: State, project: str, of_project: Sequence[str], asked: Sequence[Mapping[str, Any]] | None
+) -> dict[str, str | None]:
+    if asked is None:
+        if not of_project:
+            raise StackError(
+                f"compose_project is {project}, and no volume of it exists on this host; there are volumes of "
+                f"{_names(state.volumes[name].get('Labels') or {} for name in state.volumes) or 'no project'}."
+            )
+        return dict.fromkeys(of_project)
+    by_key = {volume_key(project, state.volumes[name]): name for name in of_project}
+    chosen: dict[str, str | None] = {}
+    for item in asked:
+        name = str(item["name"])
+        found = name if name in state.volumes else by_key.get(name)
+        if found is None:
+            prefixed = [other for other in sorted(state.volumes) if other.endswith(f"_{name}")]
+            hint = f"did you mean {' or '.join(prefixed)}?" if prefixed else f"there are {', '.join(sorted(by_key))}."
+            raise StackError(f"There is no volume {name} on this host, and nothing was backed up; {hint}")
+        if found in chosen:
+            raise StackError(f"volumes names {found} twice; name it once.")
+        chosen[found] = item.get("quiesce")
+    return chosen
+
+
+def _inspected(engine: Engine, state: State, project: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    users = {container["Id"] for name in names for container in state.users.get(name, ())}
+    wanted = [
+        container["Id"]
+        for container in state.containers
+        if container["Id"] in users or (container.get("Labels") or {}).get(PROJECT_LABEL) == project
+    ]
+    return {identity: engine.inspect_container(identity) for identity in wanted}
+
+
+def _planned(project: str, entry: Mapping[str, Any], path: str, quiesce: str, size: Size) -> PlannedVolume:
+    return PlannedVolume(
+        key=volume_key(project, entry),
+        name=entry["name"],
+        path=path,
+        backing=entry["backing"],
+        driver=entry["driver"],
+        driver_opts=entry["driver_opts"],
+        labels=entry["labels"],
+        filesystem=entry["filesystem"]["type"],
+        store=entry["store"]["kind"],
+        store_version=entry["store"]["version"],
+        quiesce=quiesce,
+        size=size,
+    )
+
+
+def _path(state: State, entry: Mapping[str, Any]) -> str:
+    return state.real(str(entry["device"] if entry["backing"] == "path" else entry["mountpoint"]))
+
+
+def _default_quiesce(entry: Mapping[str, Any]) -> str:
+    places = {container["destination"] for container in entry["containers"]}
+    return "none" if places == {_LOGS} and entry["store"]["kind"] == "files" else "pause"
+
+
+def _choose_containers(plan: BackupPlan, state: State) -> None:
+    """Only what runs and can write is frozen; a container with one volume to stop for is stopped."""
+    how: dict[str, str] = {}
+    for volume in plan.frozen:
+        for container in state.users.get(volume.name, ()):
+            mount = next(mount for mount in container["Mounts"] if mount.get("Name") == volume.name)
+            if not mount.get("RW", True) or container["State"] not in ("running", "paused", "restarting"):
+                continue
+            if container["State"] == "restarting":
+                raise StackError(
+                    f"Container {container_name(container)}, which uses the volume {volume.name}, keeps restarting, so "
+                    "it cannot be frozen; see its log, then stop it or repair it."
+                )
+            if how.get(container["Id"]) != "stop":
+                how[container["Id"]] = volume.quiesce
+    plan.pause = [identity for identity, way in how.items() if way == "pause"]
+    plan.stop = [identity for identity, way in how.items() if way == "stop"]
+
+
+def _refuse_same_keys(plan: BackupPlan) -> None:
+    seen: dict[str, str] = {}
+    for volume in plan.volumes:
+        if volume.key in seen:
+            raise StackError(
+                f"The volumes {seen[volume.key]} and {volume.name} would have one name, {volume.key}, in the snapshot; "
+                "back them up in two runs."
+            )
+        seen[volume.key] = volume.name
+
+
+def _project_of(inspected: Mapping[str, Any]) -> str | None:
+    return (inspected["Config"].get("Labels") or {}).get(PROJECT_LABEL)
+
+
+def _names(labels: Any) -> str:
+    return ", ".join(sorted({found[PROJECT_LABEL] for found in labels if PROJECT_LABEL in found}))

@@ -1,0 +1,93 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a backup is asked to do, checked before anything is touched."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import StackError
+from ..repository.retention import Keep
+
+QUIESCE = ("pause", "stop", "none")
+WAYS = ("auto", "reflink", "single", "two_pass")
+VERIFY = ("none", "quick", "full")
+STAGING = ("keep", "discard")
+STATE_DIR = "/var/lib/openmemory-stack"
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")  # as Compose has it
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass
+class BackupRequest:
+    """The names are those of the module's options; times are in seconds.
+
+    volumes are {name, quiesce}, the name as in Docker or as in the project; None means all of the project's.
+    environment holds the credentials of restic's back end. freeze_budget is how long a single copy may take.
+    """
+
+    project: str
+    repository: str
+    password_file: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    volumes: Sequence[Mapping[str, Any]] | None = None
+    quiesce: str = "pause"
+    capture: str = "auto"
+    compare: bool = False
+    staging: str = "keep"
+    staging_dir: str | None = None
+    state_dir: str = STATE_DIR
+    verify: str = "quick"
+    tags: Sequence[str] = ()
+    keep: Keep | None = None
+    prune: bool = True
+    export: bool = False
+    freeze_timeout: float = 60.0
+    freeze_budget: float = 0.3
+    init: bool = True
+    stop_timeout: int | None = None
+
+    def check(self) -> None:
+        """Raise StackError for what can be seen to be wrong without looking at the host."""
+        check_project(self.project)
+        for name, value, allowed in (
+            ("quiesce", self.quiesce, QUIESCE),
+            ("capture", self.capture, WAYS),
+            ("verify", self.verify, VERIFY),
+            ("staging", self.staging, STAGING),
+        ):
+            _one_of(name, value, allowed)
+        for volume in self.volumes or ():
+            if volume.get("quiesce"):
+                _one_of(f"quiesce of volume {volume.get('name')}", str(volume["quiesce"]), QUIESCE)
+        if self.volumes is not None and not self.volumes:
+            raise StackError("volumes is an empty list; leave it out to back up all volumes of the project.")
+        for name, path in (("state_dir", self.state_dir), ("staging_dir", self.staging_dir)):
+            if path is not None and not os.path.isabs(path):
+                raise StackError(f"{name} is {path}, which is not an absolute path; give one that starts with /.")
+        for tag in self.tags:
+            if not _TAG.fullmatch(tag):
+                raise StackError(f"The tag {tag!r} is not allowed; use letters, digits, '.', '_' and '-'.")
+        for name, seconds in (("freeze_timeout", self.freeze_timeout), ("freeze_budget", self.freeze_budget)):
+            if not 0 < seconds <= 3600:
+                raise StackError(f"{name} is {seconds:g}; give seconds between 0 and 3600.")
+
+
+def check_project(project: str) -> None:
+    """Raise StackError unless it is a name that Compose allows; it also becomes a directory's name."""
+    if not _PROJECT.fullmatch(project):
+        raise StackError(
+            f"compose_project is {project!r}; a Compose project's name has lower-case letters, digits, '-' and '_', and "
+            "starts with a letter or a digit."
+        )
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise StackError(f"{name} is {value!r}; use one of {', '.join(allowed)}.")

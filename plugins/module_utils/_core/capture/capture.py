@@ -1,0 +1,116 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One instant of all volumes of a plan, as a copy in staging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..engine import Engine
+from ..operation.journal import Journal
+from ..operation.places import Places
+from ..operation.progress import Progress
+from .freeze import Freeze
+from .mirror import Mirror, PassReport
+from .staging import Staging
+from .way import COPY_RATE, Way
+
+if TYPE_CHECKING:
+    from ..backup.plan import BackupPlan, PlannedVolume
+
+_MOST_LIVE_PASSES = 4
+
+
+@dataclass
+class Captured:
+    """freeze_s is the freeze window in seconds; reports are by volume key, the last pass of each.
+
+    read_before is how many bytes were read outside of the window. before and after are what the witness said.
+    """
+
+    way: str
+    freeze_s: float
+    reports: dict[str, PassReport] = field(default_factory=dict)
+    read_before: int = 0
+    before: Any = None
+    after: Any = None
+
+
+@dataclass
+class CaptureSettings:
+    """timeout: seconds after which the guard resumes everything; budget: seconds that a copy in the window may take."""
+
+    compare: bool = False
+    timeout: float = 60.0
+    budget: float = 0.3
+
+
+def capture(
+    plan: BackupPlan,
+    way: Way,
+    staging: Staging,
+    engine: Engine,
+    places: Places,
+    journal: Journal,
+    progress: Progress,
+    settings: CaptureSettings,
+    witness: Callable[[], Any] = lambda: None,
+) -> Captured:
+    """Fill staging with one instant of plan's volumes. witness is asked right before and right after the window.
+
+    Raises StackError, with every container running again, where a file could not be read or the instant was broken.
+    """
+    frozen = {volume.key: _mirror(volume, way, staging, settings, progress) for volume in plan.frozen}
+    live = {volume.key: _mirror(volume, way, staging, settings, progress) for volume in plan.live}
+    found = Captured(way.name, 0.0)
+    journal.phase("copy")
+    progress.phase("copy", sum(volume.size.allocated_bytes for volume in plan.volumes))
+    for key, mirror in live.items():
+        found.reports[key] = mirror.live_pass()
+        mirror.save()
+    if way.name == "two_pass":
+        found.read_before = _pre_copy(list(frozen.values()), settings.budget)
+    else:
+        for mirror in frozen.values():
+            mirror.flush()
+    found.before = witness()
+    journal.phase("freeze")
+    progress.phase("freeze")
+    freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, settings.timeout)
+    with freeze:
+        for key, mirror in frozen.items():
+            found.reports[key] = mirror.frozen_pass()
+    found.freeze_s = freeze.window
+    found.after = witness()
+    for mirror in frozen.values():
+        mirror.save()
+    return found
+
+
+def _mirror(
+    volume: PlannedVolume, way: Way, staging: Staging, settings: CaptureSettings, progress: Progress
+) -> Mirror:
+    return Mirror(
+        volume.path,
+        staging.volume(volume.key),
+        staging.index(volume.key),
+        clone=way.clone[volume.key],
+        compare=settings.compare,
+        on_bytes=progress.advance,
+    )
+
+
+def _pre_copy(mirrors: list[Mirror], budget: float) -> int:
+    """Pass after pass, until what moved during the last one fits the budget or passes stop helping."""
+    total, last = 0, None
+    for _number in range(_MOST_LIVE_PASSES):
+        read = sum(mirror.live_pass().bytes_read for mirror in mirrors)
+        total += read
+        if read <= budget * COPY_RATE / 4 or (last is not None and read > last * 0.7):
+            break
+        last = read
+    return total

@@ -1,0 +1,133 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Staging: the copy that restic reads, kept from one backup to the next so that the next pre-copy is a delta.
+
+The live tree is never what restic reads: it skips by timestamps, which a store through a shared mmap does not move.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterable, Sequence
+
+from ..errors import StackError
+from ..filesystem import covers
+from ..sizes import Size, measure
+from .durable import KNOWN, can_clone
+
+MANIFEST = "manifest.json"
+LISTING = "listing.jsonl"
+VOLUMES = "volumes"
+EXPORT = "export"
+_INDEX = ".index"
+_OURS = ".openmemory-stack"
+_MEASURE_SECONDS = 600.0
+
+
+class Staging:
+    """A staging directory, 0700. Everything in it is ours and can be made anew."""
+
+    def __init__(self, root: str):
+        self.root = root
+
+    @property
+    def manifest(self) -> str:
+        return os.path.join(self.root, MANIFEST)
+
+    @property
+    def listing(self) -> str:
+        return os.path.join(self.root, LISTING)
+
+    @property
+    def export(self) -> str:
+        return os.path.join(self.root, EXPORT)
+
+    def volume(self, key: str) -> str:
+        """The directory that becomes the volume's tree."""
+        return os.path.join(self.root, VOLUMES, key)
+
+    def index(self, key: str) -> str:
+        return os.path.join(self.root, _INDEX, f"{key}.json")
+
+    def targets(self) -> list[str]:
+        """What goes into a snapshot, relative to root."""
+        found = [MANIFEST, LISTING, VOLUMES, EXPORT]
+        return [name for name in found if os.path.lexists(os.path.join(self.root, name))]
+
+    def prepare(self, keys: Sequence[str]) -> None:
+        """Make the directories and remove what an earlier run left that is not of these volumes."""
+        for path in (self.root, os.path.join(self.root, VOLUMES), os.path.join(self.root, _INDEX)):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            about = os.lstat(path)
+            if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+                raise StackError(f"staging_dir {path} is not a directory that only we can write to; name another one.")
+        for name in os.listdir(os.path.join(self.root, VOLUMES)):
+            if name not in keys:
+                self.forget(name)
+        for path in (self.manifest, self.listing):
+            if os.path.lexists(path):
+                os.unlink(path)
+        shutil.rmtree(self.export, ignore_errors=True)
+
+    def forget(self, key: str) -> None:
+        """Remove a volume's copy; its index first, so that it never vouches for what is gone."""
+        if os.path.lexists(self.index(key)):
+            os.unlink(self.index(key))
+        shutil.rmtree(self.volume(key))
+
+    def size(self, key: str) -> Size:
+        """What the copy of a volume holds already."""
+        try:
+            return measure(self.volume(key), time.monotonic() + _MEASURE_SECONDS)
+        except FileNotFoundError:
+            return Size()
+
+    def discard(self) -> None:
+        """Remove the whole directory."""
+        if os.path.lexists(self.root):
+            shutil.rmtree(self.root)
+
+
+def staging_root(asked: str | None, default: str, project: str, paths: Iterable[str]) -> str:
+    """Where staging lies: asked, or default, or beside the volumes where only that lets them share blocks.
+
+    default is used unless all of paths (the volumes' directories) lie on one other XFS or btrfs: then it is a hidden
+    directory in their common parent. Raises StackError for one that lies inside a volume.
+    """
+    volumes = list(paths)
+    for path in volumes:
+        if asked and covers(path, os.path.realpath(asked)):
+            raise StackError(f"staging_dir {asked} lies inside the volume at {path}; name a directory outside of it.")
+    if asked:
+        return os.path.join(asked, project, "staging")
+    parent = os.path.commonpath(volumes) if volumes else "/"
+    if parent in volumes:
+        parent = os.path.dirname(parent)
+    devices = {os.stat(path).st_dev for path in (*volumes, parent)}
+    if len(devices) != 1 or os.stat(_existing(default)).st_dev in devices:
+        return default
+    beside = os.path.join(parent, _OURS, project, "staging")
+    return beside if _shares_blocks(volumes[0], parent) else default
+
+
+def _shares_blocks(volume: str, parent: str) -> bool:
+    try:
+        return can_clone(volume, parent)
+    except OSError:
+        return False
+
+
+def _existing(path: str) -> str:
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def rule_holds(filesystem: str) -> bool:
+    """Whether the rule of capture.mirror is known to hold on this type of file system."""
+    return filesystem in KNOWN
