@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..engine import Engine
 from ..operation.journal import Journal
@@ -16,11 +16,9 @@ from ..operation.places import Places
 from ..operation.progress import Progress
 from .freeze import Freeze
 from .mirror import Mirror, PassReport
+from .plan import CapturePlan, PlannedVolume
 from .staging import Staging
 from .way import COPY_RATE, Way
-
-if TYPE_CHECKING:
-    from ..backup.plan import BackupPlan, PlannedVolume
 
 _MOST_LIVE_PASSES = 4
 
@@ -50,7 +48,7 @@ class CaptureSettings:
 
 
 def capture(
-    plan: BackupPlan,
+    plan: CapturePlan,
     way: Way,
     staging: Staging,
     engine: Engine,
@@ -91,9 +89,7 @@ def capture(
     return found
 
 
-def _mirror(
-    volume: PlannedVolume, way: Way, staging: Staging, settings: CaptureSettings, progress: Progress
-) -> Mirror:
+def _mirror(volume: PlannedVolume, way: Way, staging: Staging, settings: CaptureSettings, progress: Progress) -> Mirror:
     return Mirror(
         volume.path,
         staging.volume(volume.key),

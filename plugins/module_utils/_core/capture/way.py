@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ..byte_sizes import show_bytes
 from ..errors import StackError
 from ..filesystem import free_and_total
 from .durable import can_clone
+from .plan import PlannedVolume
 from .staging import Staging
-
-if TYPE_CHECKING:
-    from ..backup.plan import PlannedVolume
 
 COPY_RATE = 2e9  # bytes a second from the page cache; measured with cp on 2 cores, shared/facts: "about 2 GB/s"
 _MARGIN = 64 * 1024 * 1024

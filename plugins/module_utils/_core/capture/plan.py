@@ -43,7 +43,7 @@ class PlannedVolume:
 
 
 @dataclass
-class BackupPlan:
+class CapturePlan:
     """containers are inspected ones by id: all of the project's and all that mount a planned volume."""
 
     project: str
@@ -64,7 +64,7 @@ class BackupPlan:
 
 def make_plan(
     engine: Engine, project: str, asked: Sequence[Mapping[str, Any]] | None = None, quiesce: str = "pause"
-) -> BackupPlan:
+) -> CapturePlan:
     """Look at the engine and the host; raise StackError for all that promise 6 refuses. Nothing is changed.
 
     asked are {name, quiesce}, by the name in Docker or in the project. Without it: all volumes of the project; those
@@ -80,7 +80,7 @@ def make_plan(
     chosen = _chosen(state, project, of_project, asked)
     if asked is None:
         refuse_project(project, state, chosen, containers)
-    plan = BackupPlan(project, [], containers)
+    plan = CapturePlan(project, [], containers)
     deadline = time.monotonic() + _MEASURE_SECONDS
     for name, how in chosen.items():
         entry = describe(state.volumes[name], state)
@@ -91,9 +91,7 @@ def make_plan(
     _refuse_same_keys(plan)
     _choose_containers(plan, state)
     used = {container["Id"] for volume in plan.volumes for container in state.users.get(volume.name, ())}
-    plan.containers = {
-        key: about for key, about in containers.items() if key in used or _project_of(about) == project
-    }
+    plan.containers = {key: about for key, about in containers.items() if key in used or _project_of(about) == project}
     return plan
 
 
@@ -167,7 +165,7 @@ def _default_quiesce(entry: Mapping[str, Any]) -> str:
     return "none" if places == {_LOGS} and entry["store"]["kind"] == "files" else "pause"
 
 
-def _choose_containers(plan: BackupPlan, state: State) -> None:
+def _choose_containers(plan: CapturePlan, state: State) -> None:
     """Only what runs and can write is frozen; a container with one volume to stop for is stopped."""
     how: dict[str, str] = {}
     for volume in plan.frozen:
@@ -186,7 +184,7 @@ def _choose_containers(plan: BackupPlan, state: State) -> None:
     plan.stop = [identity for identity, way in how.items() if way == "stop"]
 
 
-def _refuse_same_keys(plan: BackupPlan) -> None:
+def _refuse_same_keys(plan: CapturePlan) -> None:
     seen: dict[str, str] = {}
     for volume in plan.volumes:
         if volume.key in seen:
