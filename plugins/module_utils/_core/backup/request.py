@@ -83,8 +83,8 @@ def check_project(project: str) -> None:
     """Raise StackError unless it is a name that Compose allows; it also becomes a directory's name."""
     if not _PROJECT.fullmatch(project):
         raise StackError(
-            f"compose_project is {project!r}; a Compose project's name has lower-case letters, digits, '-' and '_', and "
-            "starts with a letter or a digit."
+            f"compose_project is {project!r}; a Compose project's name has lower-case letters, digits, '-' and '_',"
+            " and starts with a letter or a digit."
         )
 
 

@@ -72,7 +72,7 @@ def make_plan(
     """
     if not engine.is_local:
         raise StackError(
-            f"docker_host is {engine.docker_host}, and volumes can only be captured on the engine's own host; run it there."
+            f"docker_host is {engine.docker_host}, and volumes are captured on the engine's own host; run it there."
         )
     state = State(engine)
     of_project = select(state.volumes, compose_project=project, users=state.users)

@@ -58,8 +58,8 @@ def refuse_project(
                 where = f"on {nearest.get('Name') or nearest.get('Source')}, which is no volume of the project"
             wrong = _misplaced(inspected, names)
             raise StackError(
-                f"{known[0] if known else ''} in container {container.name} writes to {path}, {where}{wrong}, so it would "
-                f"not be backed up; mount a volume of the project at {path}."
+                f"{known[0] if known else ''} in container {container.name} writes to {path}, {where}{wrong}, so it "
+                f"would not be backed up; mount a volume of the project at {path}."
             )
 
 

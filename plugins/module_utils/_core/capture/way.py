@@ -39,8 +39,8 @@ def choose(asked: str, volumes: Sequence[PlannedVolume], staging: Staging, budge
     unable = [volume for volume in frozen if not clone[volume.key]]
     if asked == "reflink" and unable:
         raise StackError(
-            f"capture is reflink, but the volume {unable[0].name} ({unable[0].filesystem} at {unable[0].path}) and staging "
-            f"at {staging.root} do not share blocks (XFS or btrfs, one file system); set staging_dir, or capture: auto."
+            f"capture is reflink, but the volume {unable[0].name} ({unable[0].filesystem} at {unable[0].path}) and "
+            f"staging at {staging.root} do not share blocks (one XFS or btrfs); set staging_dir, or capture: auto."
         )
     if asked != "auto":
         return Way(asked, clone)
@@ -59,6 +59,6 @@ def check_space(volumes: Sequence[PlannedVolume], staging: Staging, way: Way) ->
     free = free_and_total(staging.root)[0]
     if free is not None and free < needed:
         raise StackError(
-            f"There is no room for staging at {staging.root}: needed {show_bytes(needed)}, free {show_bytes(free)}, missing "
-            f"{show_bytes(needed - free)}; make room or set staging_dir to another file system. Nothing was backed up."
+            f"There is no room for staging at {staging.root}: needed {show_bytes(needed)}, free {show_bytes(free)}, "
+            f"missing {show_bytes(needed - free)}; make room or set staging_dir. Nothing was backed up."
         )

@@ -1,0 +1,273 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A backup from the request to the result: plan, capture, check, commit, retention."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..capture.capture import Captured, CaptureSettings, capture
+from ..capture.plan import CapturePlan, make_plan
+from ..capture.staging import Staging, staging_root
+from ..capture.way import Way, check_space, choose
+from ..engine import Engine
+from ..errors import StackError
+from ..operation.journal import Journal
+from ..operation.last import record_last
+from ..operation.lock import OperationLock
+from ..operation.places import Places
+from ..operation.progress import Progress
+from ..operation.recover import recover
+from ..proof import census
+from ..proof.checks import check_staged
+from ..repository import listing, retention
+from ..repository.manifest import Manifest
+from ..repository.repository import Commit, Repository, Snapshot
+from ..repository.restic import Restic
+from .description import make_manifest
+from .request import BackupRequest
+
+SAFETY = "safety"
+_MARK = "openmemory-stack"
+
+
+def run(request: BackupRequest, engine: Engine, progress: Progress, check_mode: bool = False) -> dict[str, Any]:
+    """Make one snapshot of one instant. Returns the result of the module volume_backup; raises StackError.
+
+    In check mode nothing is changed, and the result says what would be done.
+    """
+    request.check()
+    places = Places.of(request.project, request.state_dir)
+    repository = open_repository(request, places)
+    if check_mode:
+        return _predict(request, engine, places, repository)
+    places.create()
+    with OperationLock(places, "backup"):
+        repaired = recover(engine, places, lock_held=True)
+        try:
+            result = run_locked(request, engine, places, repository, progress, Journal.begin(places, "backup"))
+        except BaseException:
+            recover(engine, places, lock_held=True)
+            raise
+        return {**result, "actions": [*repaired, *result["actions"]]}
+
+
+def open_repository(request: BackupRequest, places: Places) -> Repository:
+    """The repository of a request; nothing is asked of it yet."""
+    cache = os.path.join(request.state_dir, "cache")
+    return Repository(Restic(request.repository, request.password_file, request.environment, cache_dir=cache))
+
+
+def run_locked(
+    request: BackupRequest,
+    engine: Engine,
+    places: Places,
+    repository: Repository,
+    progress: Progress,
+    journal: Journal,
+) -> dict[str, Any]:
+    """Like run, for who holds the operation lock and has a journal, such as a restore for its safety capture.
+
+    The journal is ended only if it is a backup's own.
+    """
+    return _Backup(request, engine, places, repository, progress, journal).run()
+
+
+class _Backup:
+    def __init__(
+        self,
+        request: BackupRequest,
+        engine: Engine,
+        places: Places,
+        repository: Repository,
+        progress: Progress,
+        journal: Journal,
+    ):
+        self.request = request
+        self.engine = engine
+        self.places = places
+        self.repository = repository
+        self.progress = progress
+        self.journal = journal
+        self.actions: list[str] = []
+        self.warnings: list[str] = []
+
+    def run(self) -> dict[str, Any]:
+        request, progress = self.request, self.progress
+        progress.phase("plan")
+        plan = make_plan(self.engine, request.project, request.volumes, request.quiesce)
+        paths = [volume.path for volume in plan.volumes]
+        staging = Staging(staging_root(request.staging_dir, self.places.staging, request.project, paths))
+        progress.phase("repository")
+        # before anything is frozen: a wrong password then costs nothing
+        snapshots = self._open()
+        journal = self.journal
+        staging.prepare([volume.key for volume in plan.volumes])
+        way = choose(request.capture, plan.volumes, staging, request.freeze_budget)
+        check_space(plan.volumes, staging, way)
+        captured = self._capture(plan, way, staging, journal)
+        journal.phase("check")
+        proof = self._prove(plan, captured, staging, journal)
+        exports = self._export(plan, staging, journal)
+        manifest = make_manifest(request, self.engine, plan, captured, staging, proof, exports, progress.timings)
+        listing.write(staging.root, [volume.key for volume in plan.volumes], staging.listing)
+        _write_private(staging.manifest, manifest.to_json())
+        journal.phase("commit")
+        progress.phase("commit")
+        commit = self._commit(staging, captured.way, snapshots)
+        self._keep_manifest(commit.snapshot_id, manifest)
+        removed = self._retain()
+        if request.staging == "discard":
+            staging.discard()
+        if journal.data.get("operation") == "backup":
+            journal.end()
+        progress.done()
+        return self._result(plan, captured, manifest, commit, removed)
+
+    def _open(self) -> list[Snapshot]:
+        if not self.repository.exists():
+            if not self.request.init:
+                raise StackError(
+                    f"There is no repository at {self.repository.shown}; set init: true, or correct repository."
+                )
+            self.repository.init()
+            self.actions.append(f"repository {self.repository.shown} made")
+            return []
+        if self.repository.unlock_stale():
+            self.actions.append("a lock that a dead process left in the repository was removed")
+        return self.repository.snapshots(self.request.project)
+
+    def _capture(self, plan: CapturePlan, way: Way, staging: Staging, journal: Journal) -> Captured:
+        settings = CaptureSettings(self.request.compare, self.request.freeze_timeout, self.request.freeze_budget)
+
+        def witness() -> dict[str, Any]:
+            return census.ask(self.engine, plan.containers, plan.volumes)
+
+        return capture(plan, way, staging, self.engine, self.places, journal, self.progress, settings, witness)
+
+    def _prove(
+        self, plan: CapturePlan, captured: Captured, staging: Staging, journal: Journal
+    ) -> dict[str, dict[str, Any]]:
+        """{key: {"census", "check"}}; raises StackError for a copy that is not sound."""
+        proof: dict[str, dict[str, Any]] = {}
+        ranges = census.between(captured.before, captured.after)
+        for volume in plan.volumes:
+            proof[volume.key] = {
+                "census": ranges.get(volume.key),
+                "check": {"level": "none", "ok": None, "findings": []},
+            }
+        if self.request.verify == "none":
+            return proof
+        self.progress.phase("check")
+        staged = {volume.key: (volume.store, staging.volume(volume.key)) for volume in plan.volumes}
+        for key, found in check_staged(staged, self.places.scratch, self.request.verify).items():
+            proof[key]["check"] = {"level": self.request.verify, "ok": found.ok, "findings": found.findings}
+            if found.census is not None:
+                proof[key]["census"] = found.census
+            if not found.ok:
+                raise StackError(
+                    f"The copy of {key} is not sound: {'; '.join(found.findings)}. It was not put into the repository; "
+                    "repair the store, or set verify: none to keep it as it is."
+                )
+        if self.request.verify == "full":
+            from ..proof.probe import probe  # late: only a full check starts stores
+
+            self.progress.phase("probe")
+            directories = {volume.key: staging.volume(volume.key) for volume in plan.volumes}
+            counted = probe(
+                self.engine, journal, plan.project, plan.containers, directories, self.places.scratch, timeout=300
+            )
+            for key, found_census in counted.items():
+                proof[key]["census"] = found_census
+        return proof
+
+    def _export(self, plan: CapturePlan, staging: Staging, journal: Journal) -> list[dict[str, Any]]:
+        if not self.request.export:
+            return []
+        from ..proof.exports import export  # late: on request only
+
+        journal.phase("export")
+        self.progress.phase("export")
+        staged = {volume.key: staging.volume(volume.key) for volume in plan.volumes}
+        return export(self.engine, journal, plan.project, plan.containers, staged, staging.export, self.places.scratch)
+
+    def _commit(self, staging: Staging, way: str, snapshots: list[Snapshot]) -> Commit:
+        request = self.request
+        tags = [_MARK, f"project={request.project}", f"way={way}", f"verified={request.verify}", *request.tags]
+        parent = snapshots[-1].id if snapshots else None
+        return self.repository.commit(staging.root, staging.targets(), tags, parent, self.progress.show)
+
+    def _retain(self) -> list[str]:
+        if self.request.keep is None:
+            return []
+        self.progress.phase("retention")
+        snapshots = self.repository.snapshots(self.request.project)
+        going = retention.to_remove(snapshots, self.request.keep, time.time())
+        if going:
+            self.repository.forget([snapshot.id for snapshot in going], prune=self.request.prune)
+            self.actions += [
+                f"snapshot {snapshot.short_id} of {snapshot.time:%Y-%m-%d %H:%M} removed" for snapshot in going
+            ]
+        return [snapshot.id for snapshot in going]
+
+    def _keep_manifest(self, snapshot_id: str, manifest: Manifest) -> None:
+        os.makedirs(self.places.manifests, mode=0o700, exist_ok=True)
+        _write_private(os.path.join(self.places.manifests, f"{snapshot_id}.json"), manifest.to_json())
+
+    def _result(
+        self, plan: CapturePlan, captured: Captured, manifest: Manifest, commit: Commit, removed: list[str]
+    ) -> dict[str, Any]:
+        reports = captured.reports.values()
+        result: dict[str, Any] = {
+            "changed": True,
+            "snapshot_id": commit.snapshot_id,
+            "freeze_s": manifest.freeze_s,
+            "way": captured.way,
+            "files_read": sum(report.files_read for report in reports),
+            "bytes_read": sum(report.bytes_read for report in reports) + captured.read_before,
+            "bytes_changed": sum(report.bytes_read for report in reports),
+            "bytes_stored": commit.bytes_stored,
+            "volumes": {key: dict(about) for key, about in manifest.volumes.items()},
+            "timings": {name: round(seconds, 3) for name, seconds in self.progress.timings.items()},
+            "removed": removed,
+            "warnings": self.warnings,
+        }
+        record_last(self.places, "backup", {**result, "created": manifest.created, "verify": manifest.verify})
+        self.actions.append(f"snapshot {commit.snapshot_id[:8]} of {len(plan.volumes)} volumes made")
+        return {**result, "actions": self.actions}
+
+
+def _predict(request: BackupRequest, engine: Engine, places: Places, repository: Repository) -> dict[str, Any]:
+    plan = make_plan(engine, request.project, request.volumes, request.quiesce)
+    actions = []
+    if not repository.exists():
+        if not request.init:
+            raise StackError(f"There is no repository at {repository.shown}; set init: true, or correct repository.")
+        actions.append(f"repository {repository.shown} would be made")
+    frozen = [plan.containers[key]["Name"].lstrip("/") for key in (*plan.pause, *plan.stop)]
+    actions.append(f"snapshot of {', '.join(volume.name for volume in plan.volumes)} would be made")
+    if frozen:
+        actions.append(f"{', '.join(sorted(frozen))} would be frozen meanwhile")
+    return {
+        "changed": True,
+        "snapshot_id": None,
+        "volumes": {
+            volume.key: {"name": volume.name, "store": volume.store, "allocated_bytes": volume.size.allocated_bytes}
+            for volume in plan.volumes
+        },
+        "actions": actions,
+        "warnings": [],
+    }
+
+
+def _write_private(path: str, content: Mapping[str, Any] | str) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
