@@ -59,7 +59,7 @@ def refuse_project(
             wrong = _misplaced(inspected, names)
             raise StackError(
                 f"{known[0] if known else ''} in container {container.name} writes to {path}, {where}{wrong}, so it "
-                f"would not be backed up; mount a volume of the project at {path}."
+                "would not be backed up; mount a volume of the project there, or have it write to one."
             )
 
 
