@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +15,17 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_cli
     NOT_INSTALLED,
     ComposeCli,
     Connection,
+    find_plugin,
+    plugin_identity,
 )
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.project_secrets import Mask
 
 SOCKET = Connection("unix:///var/run/docker.sock")
-START = ["docker", "--host", "unix:///var/run/docker.sock", "compose", "--project-name", "om"]
+PLUGIN = "/plugins/docker-compose"
+WORDS = ["--host", "unix:///var/run/docker.sock", "compose", "--project-name", "om"]
+START = [PLUGIN, *WORDS]
+AS_PLUGIN = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
 
 
 class Run:
@@ -39,7 +45,7 @@ class Run:
 
 
 def cli(run: Run, **options: Any) -> ComposeCli:
-    return ComposeCli(SOCKET, "om", "/opt/om", run=run, **options)
+    return ComposeCli(SOCKET, "om", "/opt/om", run=run, plugin=PLUGIN, **options)
 
 
 def test_the_exact_command() -> None:
@@ -61,6 +67,47 @@ def test_the_environment_of_the_caller_does_not_reach_the_project(monkeypatch: p
     assert run.argv == [*START, "stop"]
     assert run.options["env"]["DOCKER_CONFIG"] == "/kept"
     assert {"GOOGLE_API_KEY", "COMPOSE_FILE"}.isdisjoint(run.options["env"])
+
+
+@pytest.mark.parametrize(
+    ("connection", "plugin", "start"),
+    [
+        (SOCKET, PLUGIN, START),
+        (SOCKET, "", ["docker", *WORDS]),
+        (Connection(SOCKET.docker_host, tls=True), PLUGIN, ["docker", *WORDS[:2], "--tls", *WORDS[2:]]),
+        (Connection("tcp://h:2375"), PLUGIN, ["docker", "--host", "tcp://h:2375", *WORDS[2:]]),
+        (Connection("ssh://h"), PLUGIN, ["docker", "--host", "ssh://h", *WORDS[2:]]),
+    ],
+)
+def test_only_a_local_socket_and_a_known_plugin_do_without_the_docker_command(
+    connection: Connection, plugin: str, start: list[str]
+) -> None:
+    run = Run()
+    ComposeCli(connection, "om", "/opt/om", run=run, plugin=plugin).run("ps")
+    assert run.argv == [*start, "ps"]
+    # without it the plugin takes itself for the old docker-compose, which knows no word `compose`
+    assert run.options["env"].get(AS_PLUGIN) == ("docker" if start[0] == PLUGIN else None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "config", "direct"),
+    [(0o755, None, True), (0o755, "{}", True), (0o644, "{}", False), (0o755, '{"cliPluginsExtraDirs": ["/x"]}', False)],
+)
+def test_the_plugin_of_the_users_configuration_comes_first(
+    mode: int, config: str | None, direct: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cli-plugins" / "docker-compose"
+    path.parent.mkdir()
+    path.write_text("#!/bin/sh\n")
+    path.chmod(mode)
+    if config:
+        (tmp_path / "config.json").write_text(config)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert find_plugin() == str(path)
+    assert plugin_identity() == f"{path.stat().st_size}-{path.stat().st_mtime_ns}"
+    run = Run()
+    ComposeCli(SOCKET, "om", "/opt/om", run=run).run("ps")
+    assert run.argv == [str(path) if direct else "docker", *WORDS, "ps"]
 
 
 def test_the_connection_options_reach_the_docker_command() -> None:

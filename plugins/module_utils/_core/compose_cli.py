@@ -23,13 +23,14 @@ _PASSED_ON = (
     "PATH", "HOME", "DOCKER_CONFIG", "SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "TMPDIR",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 )  # fmt: skip
-_PLUGIN_DIRECTORIES = (
-    "~/.docker/cli-plugins",
+_PLUGIN_DIRECTORIES = (  # the docker command's own order, after cli-plugins in its configuration directory
     "/usr/local/lib/docker/cli-plugins",
     "/usr/local/libexec/docker/cli-plugins",
     "/usr/lib/docker/cli-plugins",
     "/usr/libexec/docker/cli-plugins",
 )
+# By this variable the docker command tells a plugin that it is one, and what it was called as.
+_AS_PLUGIN = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
 _LOG_LINE = re.compile(r'^time="[^"]*" level=(\w+) msg=(".*")$')
 _PROGRESS = re.compile(r"^ ")
 NOT_INSTALLED = (
@@ -75,9 +76,18 @@ class Connection:
                     words += [flag, path]
         return words
 
+    @property
+    def is_plain_socket(self) -> bool:
+        """Whether it is a Unix socket on this machine, without TLS."""
+        return self.docker_host.startswith("unix://") and not (self.tls or self.validate_certs)
+
 
 class ComposeCli:
-    """`docker compose` for one project. files and env_file are paths; without them only labels lead to the project."""
+    """`docker compose` for one project. files and env_file are paths; without them only labels lead to the project.
+
+    On a local socket the plugin is run as the docker command would run it, with the same words: `config` takes 96 to
+    145 ms through the docker command, which asks the plugin who it is first, and 47 to 61 without (measured).
+    """
 
     def __init__(
         self,
@@ -89,6 +99,7 @@ class ComposeCli:
         mask: Mask | None = None,
         in_place: bool = False,
         run: Callable[..., Any] = subprocess.run,
+        plugin: str | None = None,
     ):
         self.connection = connection
         self.project_name = project_name
@@ -98,6 +109,7 @@ class ComposeCli:
         self.mask = mask or Mask(())
         self.in_place = in_place  # whether Compose shall find the files in project_src by itself
         self._run = run
+        self._plugin = plugin  # a path; "" is none
 
     def config(self) -> tuple[dict[str, Any], list[str]]:
         """The project as Compose resolves it, and Compose's warnings. Raises StackError with Compose's own reason."""
@@ -138,7 +150,7 @@ class ComposeCli:
                 capture_output=True,
                 timeout=timeout,
                 cwd=directory,
-                env=_environment(self),
+                env=_environment(self, argv[0]),
                 check=False,
             )
         except FileNotFoundError as error:
@@ -151,7 +163,8 @@ class ComposeCli:
         return Outcome(done.returncode, _text(done.stdout), self.mask(stderr), warnings=self._warnings(stderr))
 
     def argv(self, *arguments: str) -> list[str]:
-        words = ["docker", *self.connection.arguments(), "compose", "--project-name", self.project_name]
+        command = self._direct() or "docker"
+        words = [command, *self.connection.arguments(), "compose", "--project-name", self.project_name]
         if self.files:
             words += ["--project-directory", self.project_src]
         if self.env_file:
@@ -174,6 +187,15 @@ class ComposeCli:
             text = text.replace(path, os.path.basename(path))
         return self.mask(text if text.endswith((".", "!", "?")) else text + ".")
 
+    def _direct(self) -> str:
+        """The plugin, where it can be run without the docker command; else empty."""
+        if not self.connection.is_plain_socket:
+            return ""
+        if self._plugin is None:
+            found = find_plugin()
+            self._plugin = found if os.access(found, os.X_OK) and not _has_more_directories() else ""
+        return self._plugin
+
     def _names(self) -> str:
         return " with ".join(os.path.basename(path) for path in self.files) or f"the project in {self.project_src}"
 
@@ -191,22 +213,42 @@ def is_installed() -> bool:
     return shutil.which("docker") is not None and plugin_identity() != ""
 
 
-def plugin_identity() -> str:
-    """Something that changes when the Compose plugin is updated, without the 0.1 s of asking it. Empty if not found."""
-    configured = os.environ.get("DOCKER_CONFIG")
-    first = [os.path.join(configured, "cli-plugins")] if configured else []
-    for directory in [*first, *_PLUGIN_DIRECTORIES]:
-        try:
-            found = os.stat(os.path.join(os.path.expanduser(directory), "docker-compose"))
-        except OSError:
-            continue
-        return f"{found.st_size}-{found.st_mtime_ns}"
+def find_plugin() -> str:
+    """Path of the Compose plugin that the docker command would run; empty if there is none."""
+    for directory in (os.path.join(_configuration(), "cli-plugins"), *_PLUGIN_DIRECTORIES):
+        path = os.path.join(directory, "docker-compose")
+        if os.path.exists(path):
+            return path
     return ""
 
 
-def _environment(cli: ComposeCli) -> dict[str, str]:
+def plugin_identity() -> str:
+    """Something that changes when the Compose plugin is updated, without the time of asking it. Empty if not found."""
+    try:
+        found = os.stat(find_plugin())
+    except OSError:
+        return ""
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _configuration() -> str:
+    return os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+
+
+def _has_more_directories() -> bool:
+    """Whether the docker command is told of further plugin directories; releases differ in where these come."""
+    try:
+        with open(os.path.join(_configuration(), "config.json"), encoding="utf-8") as handle:
+            return "cliPluginsExtraDirs" in handle.read()
+    except (OSError, ValueError):
+        return False
+
+
+def _environment(cli: ComposeCli, command: str) -> dict[str, str]:
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     passed["LC_ALL"] = "C.UTF-8"
+    if command != "docker":
+        passed[_AS_PLUGIN] = "docker"
     if cli.connection.api_version != "auto":
         passed["DOCKER_API_VERSION"] = cli.connection.api_version
     return passed
