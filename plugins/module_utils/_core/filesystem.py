@@ -62,6 +62,10 @@ class MountTable:
     def is_point(self, path: str) -> bool:
         return path in self._by_point
 
+    def below(self, path: str) -> list[str]:
+        """The mount points inside a directory, without the directory itself."""
+        return sorted(point for point in self._by_point if point != path and covers(path, point))
+
 
 def covers(parent: str, path: str) -> bool:
     """Whether path is parent or lies below it; both normal and absolute."""
