@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,15 +44,15 @@ def run(request: BackupRequest, engine: Engine, progress: Progress, check_mode: 
     In check mode nothing is changed, and the result says what would be done.
     """
     request.check()
-    places = Places.of(request.project, request.state_dir)
+    places = Places.of(request.project, request.state_dir, create=not check_mode)
     repository = open_repository(request, places)
     if check_mode:
         return _predict(request, engine, places, repository)
-    places.create()
     with OperationLock(places, "backup"):
         repaired = recover(engine, places, lock_held=True)
         try:
-            result = run_locked(request, engine, places, repository, progress, Journal.begin(places, "backup"))
+            journal = Journal.begin(places, "backup", uuid.uuid4().hex)
+            result = run_locked(request, engine, places, repository, progress, journal)
         except BaseException:
             recover(engine, places, lock_held=True)
             raise
@@ -147,7 +148,7 @@ class _Backup:
         settings = CaptureSettings(self.request.compare, self.request.freeze_timeout, self.request.freeze_budget)
 
         def witness() -> dict[str, Any]:
-            return census.ask(self.engine, plan.containers, plan.volumes)
+            return census.ask(self.engine, list(plan.containers.values()), self.warnings, plan.keys)
 
         return capture(plan, way, staging, self.engine, self.places, journal, self.progress, settings, witness)
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import StackError
+from ..operation.places import STATE_DIR
 from ..repository.retention import Keep
 
 QUIESCE = ("pause", "stop", "none")
 WAYS = ("auto", "reflink", "single", "two_pass")
 VERIFY = ("none", "quick", "full")
 STAGING = ("keep", "discard")
-STATE_DIR = "/var/lib/openmemory-stack"
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")  # as Compose has it
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

@@ -53,6 +53,11 @@ class CapturePlan:
     stop: list[str] = field(default_factory=list)
 
     @property
+    def keys(self) -> dict[str, str]:
+        """The name in the snapshot by the name in Docker."""
+        return {volume.name: volume.key for volume in self.volumes}
+
+    @property
     def frozen(self) -> list[PlannedVolume]:
         """The volumes that are copied inside the freeze window."""
         return [volume for volume in self.volumes if volume.quiesce != "none"]

@@ -6,27 +6,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 from typing import Any
 
+from ..errors import StackError
+from .durable_json import read_json, write_json
 from .places import Places
 
 
 def read_last(places: Places) -> dict[str, Any]:
     """{operation: result}; empty where nothing was recorded or the record cannot be read."""
     try:
-        with open(places.last, encoding="utf-8") as stream:
-            found: dict[str, Any] = json.load(stream)
-    except (OSError, ValueError):
+        found: dict[str, Any] = read_json(places.last) or {}
+    except StackError:  # it is only a record: a damaged one is made anew
         return {}
     return found
 
 
 def record_last(places: Places, operation: str, result: dict[str, Any]) -> None:
-    """Keep result (JSON values) as that of the last operation of its kind. The file is replaced whole, 0600."""
-    draft = f"{places.last}.new"
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump({**read_last(places), operation: result}, stream, indent=1, sort_keys=True)
-    os.replace(draft, places.last)
+    """Keep result (JSON values) as that of the last operation of its kind. Raises StackError if the disk refuses."""
+    write_json(places.last, {**read_last(places), operation: result})

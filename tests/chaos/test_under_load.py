@@ -1,0 +1,134 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Promise 2, measured: whatever was acknowledged before the freeze is in the snapshot, in all stores, under one id.
+
+A writer never stops. Each round makes a snapshot, restores it into directories of its own and starts the real stores on
+them; what they hold is compared with the log of acknowledgements as it was right before the first container was paused.
+ROUNDS says how many (25); `make soak ROUNDS=n` runs any number.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.request import BackupRequest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import freeze
+from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
+from live_stack import MOUNTS, LiveStack
+
+ROUNDS = int(os.environ.get("ROUNDS", "25"))
+WRITER_SECONDS = 60.0 + ROUNDS * 40  # it is ended with the test; this bounds it if the test is killed
+WAYS = ("auto", "two_pass", "single")
+ROOT = Path("/var/tmp/omload")
+PROJECT = "omload"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LiveStack]:
+    made = LiveStack(PROJECT, ROOT / "stack", 28790)
+    made.down()
+    shutil.rmtree(ROOT, ignore_errors=True)
+    made = LiveStack(PROJECT, ROOT / "stack", 28790)
+    made.up()
+    made.write(200)
+    yield made
+    made.down()
+    shutil.rmtree(ROOT)
+
+
+def restored(number: int, snapshot: str, request: BackupRequest) -> dict[str, dict[str, str]]:
+    """What the real stores hold when they start on a snapshot."""
+    directory = ROOT / f"restored{number}"
+    places = {key: directory / "volumes" / key for key in MOUNTS}
+    repository = backup.open_repository(request, Places.of(PROJECT, request.state_dir))
+    for key, place in places.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        repository.restore(snapshot, f"/volumes/{key}", str(place))
+    copy = LiveStack(f"{PROJECT}{number}", directory / "stack", 28791 + number % 2, places)
+    try:
+        copy.up()
+        return copy.stores()
+    finally:
+        copy.down()
+        shutil.rmtree(directory)
+
+
+def test_every_snapshot_holds_what_was_acknowledged_before_its_freeze(
+    stack: LiveStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password = ROOT / "password"
+    password.write_text("chaos")
+    password.chmod(0o600)
+    known: list[int] = []
+    enter = freeze.Freeze.__enter__
+
+    def note_then_freeze(self: Any) -> Any:
+        known.append(stack.log.stat().st_size)
+        return enter(self)
+
+    monkeypatch.setattr(freeze.Freeze, "__enter__", note_then_freeze)
+    writer = stack.writer(WRITER_SECONDS)
+    windows = []
+    try:
+        with ThreadPoolExecutor(max_workers=1) as readers:
+            rounds = []
+            for number in range(ROUNDS):
+                request = BackupRequest(
+                    PROJECT,
+                    str(ROOT / "repository"),
+                    str(password),
+                    capture=WAYS[number % len(WAYS)],
+                    state_dir=str(ROOT / "state"),
+                    tags=[f"round-{number}"],
+                )
+                made = backup.run(request, Engine.connect(), Progress(Places.of(PROJECT, request.state_dir)))
+                windows.append(made["freeze_s"])
+                expected = stack.acknowledged(known[-1])
+                assert len(known) == number + 1
+                future = readers.submit(restored, number, made["snapshot_id"], request)
+                rounds.append((number, made["way"], expected, future))
+            assert writer.poll() is None, "the writer ended before the rounds, so they were not under load"
+            for number, way, expected, future in rounds:
+                problems = differences(expected, future.result())
+                assert not problems, f"round {number} ({way}): {problems[:5]}"
+    finally:
+        writer.terminate()
+        writer.wait()
+    grown = len(stack.acknowledged()) - 200
+    assert grown > ROUNDS * 5, f"only {grown} memories were written meanwhile: that is no load"
+    found = stack.read()
+    assert not found["missing_count"], found
+    print(f"freeze windows of {ROUNDS} rounds: median {sorted(windows)[ROUNDS // 2]:.3f} s, most {max(windows):.3f} s")
+
+
+def differences(expected: dict[str, str], stores: dict[str, dict[str, str]]) -> list[str]:
+    """What of the acknowledged a store lacks, and rows that have no point or node."""
+    lost = [
+        f"{store} lacks {identity}"
+        for store, held in stores.items()
+        for identity, text in expected.items()
+        if held.get(identity) != text
+    ]
+    rows = stores["sqlite"]
+    torn = [f"{store} lacks row {key}" for store in ("qdrant", "neo4j") for key in rows if key not in stores[store]]
+    return lost + torn
+
+
+def test_a_lost_write_would_be_seen() -> None:
+    held = {"a": "1", "b": "2"}
+    whole = {"sqlite": dict(held), "qdrant": dict(held), "neo4j": dict(held)}
+    assert differences(held, whole) == []
+    for store in whole:
+        broken = {**whole, store: {"a": "1"}}
+        assert differences(held, broken)
