@@ -1,8 +1,9 @@
 # Every target is a line or two that calls a script; 'make help' lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lab lab-destroy lint unit sanity molecule docs-check collection lock
+.PHONY: help setup demo test soak bench lab lab-destroy lint unit sanity molecule docs-check collection lock
 
 HOSTS ?= 3
+ROUNDS ?= 200
 SCENARIO ?= all
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SETUP := tests/setup.sh
@@ -22,6 +23,10 @@ demo: ## show everything on two lab hosts made for it
 test: ## run every gate and test (or some: make test PHASES="unit sanity")
 	@$(SETUP)
 	@$(GATES) $(PHASES)
+
+soak: ## snapshots under load, and kills at random points, as often as you like (ROUNDS=200)
+	@$(SETUP)
+	@ROUNDS=$(ROUNDS) $(GATES) soak
 
 bench: ## measure a converge beside community.docker's modules
 	@$(SETUP)

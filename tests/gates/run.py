@@ -52,7 +52,15 @@ def phases() -> list[Phase]:
         Phase("unit", (PYTHON, "-m", "pytest", "-q", "tests/unit")),
         Phase(
             "mypy",
-            ("mypy", "--no-error-summary", "plugins/module_utils/_core", "molecule/lab", "tests/gates", "tests/bench"),
+            (
+                "mypy",
+                "--no-error-summary",
+                "plugins/module_utils/_core",
+                "molecule/lab",
+                "tests/gates",
+                "tests/bench",
+                "tests/chaos",
+            ),
         ),
         Phase("ruff", ("sh", "-c", "ruff check . && ruff format --check .")),
         Phase("yamllint", ("yamllint", "--strict", ".")),
@@ -66,11 +74,13 @@ def phases() -> list[Phase]:
     return [
         *static,
         Phase("integration", (PYTHON, "-m", "pytest", "-q", "tests/integration"), lab=True),
+        Phase("chaos", (PYTHON, "-m", "pytest", "-q", "--durations=15", "tests/chaos"), lab=True),
         *(
             Phase(f"molecule:{name}", ("molecule", "test", "-s", name, "--destroy", "never"), lab=True)
             for name in scenarios
         ),
         Phase("infra_repo", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_infra_repo.py"), lab=True),
+        Phase("soak", (PYTHON, "-m", "pytest", "-q", "-rP", "tests/chaos/test_under_load.py"), lab=True, optional=True),
         Phase("bench", (PYTHON, "tests/bench/converge.py"), lab=True, optional=True),
     ]
 
