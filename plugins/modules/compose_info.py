@@ -135,6 +135,11 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_cli
     ComposeCli,
     is_installed,
 )
+from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_containers import (
+    health_of,
+    project_containers,
+    service_of,
+)
 from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_guard import (
     check_references,
     config_volumes,
@@ -142,6 +147,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_gua
 from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_request import Candidate, Request
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.project_files import wanted_files
+from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect
 
 
 def resolve(module: AnsibleModule, request: Request) -> tuple[dict[str, Any], list[str]]:
@@ -175,14 +181,6 @@ def describe_services(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_containers(module: AnsibleModule) -> list[dict[str, Any]]:
-    # late: a converge of the role does not come here, and these are half of what the module would load
-    from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_health import (
-        health_of,
-        project_containers,
-        service_of,
-    )
-    from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect
-
     found = [
         {
             "name": container["Names"][0].lstrip("/"),

@@ -11,13 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .compose_containers import health_of, project_containers, service_of
 from .engine import Engine
 from .errors import StackError
 from .project_secrets import Mask
 
-SERVICE_LABEL = "com.docker.compose.service"
-PROJECT_LABEL = "com.docker.compose.project"
-_ONE_OFF_LABEL = "com.docker.compose.oneoff"
 _STABLE_SECONDS = 3.0  # how long a container without a health check must run before it counts as up
 _UNHEALTHY_SECONDS = 10.0  # how long a container may stay unhealthy, or dead, before we give up
 _CRASHING_SECONDS = 60.0  # the same while its restart policy tries again: it may be waiting for a database
@@ -32,29 +30,6 @@ _JUST_STARTED = "has no health check and has just started"
 NO_NEWS = (_NO_CONTAINER, _JUST_STARTED, " is created")  # ends of what is said of a service that waits for another
 
 Logs = Callable[[str], str]
-
-
-def project_containers(engine: Engine, project_name: str) -> list[dict[str, Any]]:
-    """The project's containers as the engine lists them, without those of `docker compose run`."""
-    return [
-        container
-        for container in engine.containers()
-        if (container.get("Labels") or {}).get(PROJECT_LABEL) == project_name
-        and (container.get("Labels") or {}).get(_ONE_OFF_LABEL, "False") != "True"
-    ]
-
-
-def service_of(container: Mapping[str, Any]) -> str:
-    return str(container["Labels"].get(SERVICE_LABEL))
-
-
-def health_of(container: Mapping[str, Any]) -> str:
-    """healthy, unhealthy, starting, or none without a health check; from the engine's list, so without another call."""
-    status = str(container.get("Status"))
-    for word in ("unhealthy", "healthy", "starting"):
-        if word in status.partition("(")[2]:
-            return word
-    return "none"
 
 
 def is_settled(container: Mapping[str, Any], service: Mapping[str, Any]) -> bool:

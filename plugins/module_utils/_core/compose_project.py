@@ -12,8 +12,9 @@ from typing import Any
 
 from . import compose_events, compose_images, compose_stamp
 from .compose_cli import ComposeCli, Outcome, plugin_identity
+from .compose_containers import health_of, project_containers, service_of
 from .compose_guard import check_references, check_volumes, config_volumes
-from .compose_health import NO_NEWS, Waiter, health_of, is_completed, is_settled, project_containers, service_of
+from .compose_health import NO_NEWS, Waiter, is_completed, is_settled
 from .compose_request import Candidate, Request, cli_for
 from .engine import Engine
 from .errors import StackError
