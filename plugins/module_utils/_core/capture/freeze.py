@@ -1,0 +1,247 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The instant: containers paused or stopped, and running again whatever happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from ..engine import Engine
+from ..errors import NotFoundError, StackError
+from ..operation.journal import Journal
+from ..operation.places import Places, require_local
+from .guard import Guard, find_freezer
+from .order import name_of, start_order
+
+TRIES = 3
+_FIRED = {
+    "deadline": "The copy took longer than freeze_timeout ({timeout:g} s), so the guard resumed the containers",
+    "engine": "The Docker engine ended during the freeze, so the guard resumed the containers",
+    "terminated": "The guard of the freeze was told to end, so it resumed the containers",
+}
+
+
+class Freeze:
+    """While the context is entered, none of the containers can write. pause and stop are container ids or names.
+
+    Only what runs is paused or stopped, and only that runs again afterwards; what the user had paused stays so. All
+    others among them are watched: one that starts, or restarts, or is resumed meanwhile makes the capture invalid.
+    timeout is in seconds, from the first pause; then the guard resumes all. Raises StackError on entering if a
+    container cannot be paused or stopped, and on leaving if the time inside was not one instant; an error of the body
+    is passed on. In both cases everything that can run runs again first.
+
+    window: seconds from the first container paused (or stopped) to the last one that runs again.
+    quiesced: [{name, how}], how being paused, stopped, was paused or not running.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        project: str,
+        places: Places,
+        journal: Journal,
+        pause: Sequence[str],
+        stop: Sequence[str] = (),
+        timeout: float = 60,
+    ):
+        require_local(engine)
+        self.window = 0.0
+        self.quiesced: list[dict[str, str]] = []
+        self._engine = engine
+        self._project = project
+        self._places = places
+        self._journal = journal
+        self._asked = (list(pause), list(stop))
+        self._timeout = timeout
+        self._guard: Guard | None = None
+        self._watched: list[Mapping[str, Any]] = []
+        self._paused: list[Mapping[str, Any]] = []  # in start order, as all lists here
+        self._stopped: list[Mapping[str, Any]] = []
+        self._begun: float | None = None
+
+    def __enter__(self) -> Freeze:
+        pause, stop = self._prepare()
+        if not pause and not stop:
+            return self
+        try:
+            if pause:
+                self._arm(pause)
+            self._journal.notes(
+                {"stopped": [_entry(container) for container in stop], "paused": [_entry(c) for c in pause]}
+            )
+            self._begun = time.monotonic()
+            for container in reversed(stop):
+                self._stopped.insert(0, container)
+                self._do("stop", container)
+            if self._guard is not None:
+                self._guard.go()
+            for container in reversed(pause):
+                self._paused.insert(0, container)
+                self._do("pause", container)
+        except BaseException:
+            self._resume(failed=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        problem = None
+        try:
+            if kind is None:
+                problem = self._broken()
+        finally:
+            trouble = self._resume()
+        if kind is None and (problem or trouble):
+            raise StackError(problem or trouble)
+
+    def check(self) -> None:
+        """Raise StackError if the guard has fired already; for the body, which may then stop. Costs microseconds."""
+        fired = self._guard.fired if self._guard is not None else None
+        if fired:
+            raise StackError(self._fired(fired))
+
+    def _prepare(self) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        found = {
+            name: self._engine.inspect_container(name) for name in dict.fromkeys([*self._asked[0], *self._asked[1]])
+        }
+        to_stop = {found[name]["Id"] for name in self._asked[1]}
+        self._watched = start_order(list({container["Id"]: container for container in found.values()}.values()))
+        pause, stop = [], []
+        for container in self._watched:
+            state = container["State"]
+            if state["Paused"]:
+                how = "was paused"
+            elif not state["Running"]:
+                how = "not running"
+            elif container["Id"] not in to_stop:
+                how = "paused"
+                pause.append(container)
+            elif (container.get("HostConfig") or {}).get("AutoRemove"):
+                raise StackError(
+                    f"Container {name_of(container)} was started with --rm, so stopping it would remove it; use "
+                    "quiesce: pause."
+                )
+            else:
+                how = "stopped"
+                stop.append(container)
+            self.quiesced.append({"name": name_of(container), "how": how})
+        return pause, stop
+
+    def _arm(self, pause: Sequence[Mapping[str, Any]]) -> None:
+        orders = [
+            {**_entry(container), "freezer": find_freezer(container["State"]["Pid"], container["Id"])}
+            for container in pause
+        ]
+        self._guard = Guard(self._engine, self._places, str(self._journal.data["id"]), self._timeout)
+        self._guard.arm(orders)
+
+    def _do(self, verb: str, container: Mapping[str, Any]) -> None:
+        try:
+            (self._engine.pause if verb == "pause" else self._engine.stop)(container["Id"])
+        except StackError as error:
+            done = "paused" if verb == "pause" else "stopped"
+            raise StackError(
+                f"Container {name_of(container)} could not be {done}, so nothing was backed up and what ran before "
+                f"runs again; see why, and try again. {error}"
+            ) from error
+
+    def _broken(self) -> str | None:
+        """Why this was not one instant, or None."""
+        fired = self._guard.fired if self._guard is not None else None
+        if fired:
+            return self._fired(fired)
+        paused = {container["Id"] for container in self._paused}
+        for container in self._watched:
+            name = name_of(container)
+            still = container["Id"] in paused or container["State"]["Paused"]
+            try:
+                state = self._engine.inspect_container(container["Id"])["State"]
+            except NotFoundError:
+                return f"Container {name} was removed while its data was copied; nothing was backed up; try again."
+            except StackError as error:
+                return f"Whether {name} stayed frozen cannot be told, so nothing was backed up; try again. {error}"
+            if still and not (state["Paused"] and state["StartedAt"] == container["State"]["StartedAt"]):
+                what = "resumed" if state["StartedAt"] == container["State"]["StartedAt"] else "restarted"
+                return f"Container {name} was {what} while its data was copied; nothing was backed up; try again."
+            if not still and state["Running"]:
+                return f"Container {name} started while its data was copied; nothing was backed up; try again."
+        return None
+
+    def _fired(self, reason: str) -> str:
+        text = _FIRED.get(reason, "The guard of the freeze resumed the containers").format(timeout=self._timeout)
+        advice = "; raise freeze_timeout, or see what slows the disk." if reason == "deadline" else "; try again."
+        return f"{text} and nothing was backed up{advice}"
+
+    def _resume(self, failed: bool = False) -> str | None:
+        """Let everything run again; a sentence about what does not.
+
+        failed: a call was refused or broken off, and the engine may still be about to do it; the guard waits for that.
+        """
+        guard, self._guard = self._guard, None
+        trouble: list[str] = []
+        try:
+            fired = guard.fired if guard is not None else None
+            stuck = [] if fired else [c for c in self._paused if not self._unpause(c)]
+            late = not fired and bool(stuck or (failed and self._paused))
+            if guard is not None and late:
+                guard.fire()
+            if guard is not None and (fired or late) and not guard.settled():
+                names = ", ".join(name_of(container) for container in self._paused)
+                trouble.append(f"Docker may still call {names} paused though they run; when it answers, run recover.")
+            trouble += [sentence for c in self._stopped for sentence in self._start(c)]
+        finally:
+            if self._begun is not None:
+                self.window = time.monotonic() - self._begun
+            if guard is not None:
+                guard.end()
+        if self._begun is not None and not trouble:
+            self._journal.notes({"paused": [], "stopped": []})
+        self._paused, self._stopped, self._begun = [], [], None
+        return " ".join(trouble) or None
+
+    def _unpause(self, container: Mapping[str, Any]) -> bool:
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(0.1)
+            try:
+                self._engine.unpause(container["Id"])
+                return True
+            except NotFoundError:
+                return True
+            except StackError:
+                if self._is(container, "Paused") is False:
+                    return True
+        return False
+
+    def _start(self, container: Mapping[str, Any]) -> list[str]:
+        """Start what was stopped, unless it was not; a sentence if it cannot be."""
+        problem = ""
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(0.5)
+            try:
+                self._engine.start(container["Id"])
+                return []
+            except NotFoundError:
+                return [f"Container {name_of(container)} was removed after it was stopped."]
+            except StackError as error:
+                problem = str(error)
+        return [f"Container {name_of(container)} was stopped and does not start again; start it. {problem}"]
+
+    def _is(self, container: Mapping[str, Any], state: str) -> bool | None:
+        try:
+            return bool(self._engine.inspect_container(container["Id"])["State"][state])
+        except NotFoundError:
+            return False
+        except StackError:
+            return None
+
+
+def _entry(container: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": container["Id"], "name": name_of(container), "started_at": container["State"]["StartedAt"]}

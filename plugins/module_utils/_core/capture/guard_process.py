@@ -1,0 +1,311 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The guard: a process of its own that lets containers run again if who paused them dies or takes too long.
+
+It runs from one file with the standard library alone, because an Ansible module's code lies in a zip that vanishes.
+Its orders come over a Unix socket, as does the parent's death: the kernel closes the parent's end, whatever killed it.
+A second connection, to the engine, tells the same of dockerd. Where the engine does not answer, the freezer of the
+container's cgroup is opened directly, and Docker's own record is put right when the engine is back.
+
+Lines from the parent (JSON first, then words): orders, go, end, fire. Lines to it (JSON): ready, fired, settled, ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+SWEEP_S = 2.0  # how long the engine may take for all containers before their cgroups are opened without it
+SETTLE_S = 1.5  # a pause that was on its way to the engine when the parent died comes after the first round
+RECONCILE_S = 60.0  # how long to wait for an engine that is away, to put its record right
+LOOK_S = 0.25  # how often the parent's life and a signal are looked at, besides the socket
+PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
+
+
+class Docker:
+    """The three requests that are needed, over the engine's socket. Status 0 means no answer in time."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def ask(self, method: str, path: str, timeout: float) -> tuple[int, bytes]:
+        """Status and body; HTTP/1.0, so that the body ends with the connection. timeout: seconds for all of it."""
+        until = time.monotonic() + timeout
+        request = f"{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Length: 0\r\n\r\n".encode()
+        data = b""
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(timeout)
+                connection.connect(self.path)
+                connection.sendall(request)
+                while True:
+                    connection.settimeout(max(0.01, until - time.monotonic()))
+                    chunk = connection.recv(65536)
+                    if not chunk:
+                        break
+                    data += chunk
+            head, _separator, body = data.partition(b"\r\n\r\n")
+            return int(head.split()[1]), body
+        except (OSError, ValueError, IndexError):
+            return 0, b""
+
+    def unpause(self, container: str, timeout: float) -> int:
+        return self.ask("POST", f"/containers/{container}/unpause", timeout)[0]
+
+    def is_paused(self, container: dict[str, Any], timeout: float = 1.0) -> bool | None:
+        """What the engine believes of this run of the container; None if it does not answer."""
+        status, body = self.ask("GET", f"/containers/{container['id']}/json", timeout)
+        if status == 404:
+            return False
+        try:
+            state = json.loads(body)["State"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return bool(state["Paused"] and state["StartedAt"] == container["started_at"])
+
+
+def is_frozen(container: dict[str, Any]) -> bool:
+    """What the kernel says; False where the container has no freezer that is known."""
+    freezer = container.get("freezer")
+    if not freezer:
+        return False
+    try:
+        with open(freezer["file"], encoding="ascii") as file:
+            return file.read().strip() != str(freezer["thaw"])
+    except OSError:  # the container has ended
+        return False
+
+
+def set_freezer(container: dict[str, Any], word: str) -> None:
+    """Open ("thaw") or close ("freeze") the freezer of a container's cgroup."""
+    freezer = container.get("freezer")
+    if freezer:
+        with contextlib.suppress(OSError), open(freezer["file"], "w", encoding="ascii") as file:
+            file.write(freezer[word])
+
+
+def resume(docker: Docker, container: dict[str, Any], timeout: float) -> bool:
+    """Let one container run, through the engine or without it. True: the engine knows that it runs (or has ended).
+
+    A container whose freezer was opened behind the engine's back cannot be unpaused: runc says that it is not paused,
+    and the engine keeps "Paused". So the freezer is closed for that one call.
+    """
+    until = time.monotonic() + timeout
+    status = docker.unpause(container["id"], timeout)
+    if status in (204, 404):
+        known: bool | None = True
+    elif status == 0:
+        known = None
+    else:
+        known = docker.is_paused(container, max(0.1, until - time.monotonic())) is False
+        if known is False and not is_frozen(container):
+            set_freezer(container, "freeze")
+            known = docker.unpause(container["id"], max(0.5, until - time.monotonic())) == 204
+    if is_frozen(container):
+        set_freezer(container, "thaw")
+    return known is True
+
+
+class Parent:
+    """The connection to the process that pauses. closed: it is dead, or has let go."""
+
+    def __init__(self, connection: socket.socket):
+        self.connection = connection
+        self.closed = False
+        self._text = b""
+
+    def lines(self) -> list[str]:
+        """What has come; call it when the connection is readable."""
+        try:
+            data = self.connection.recv(65536)
+        except OSError:
+            data = b""
+        self.closed = self.closed or not data
+        *whole, self._text = (self._text + data).split(b"\n")
+        return [line.decode() for line in whole]
+
+    def first(self) -> str:
+        lines: list[str] = []
+        while not lines:
+            lines = self.lines()
+            if self.closed:
+                raise SystemExit(1)
+        return lines[0]
+
+    def say(self, **words: Any) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.sendall(json.dumps(words).encode() + b"\n")
+
+    def wait(self, seconds: float) -> list[str]:
+        """Sleep, or return earlier with what the parent says."""
+        if self.closed:
+            time.sleep(seconds)
+            return []
+        readable, _writable, _failed = select.select([self.connection], [], [], seconds)
+        return self.lines() if readable else []
+
+
+class Guard:
+    """Waits, and fires at most once."""
+
+    def __init__(self, parent: Parent, orders: dict[str, Any]):
+        self.parent = parent
+        self.orders = orders
+        self.containers: list[dict[str, Any]] = orders["containers"]
+        self.docker = Docker(orders["socket"])
+        self.terminated = False
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, number: int, frame: Any) -> None:
+        self.terminated = True
+
+    def run(self) -> None:
+        status = self.docker.ask("GET", "/_ping", 5.0)[0]
+        if status != 200:
+            self.parent.say(failed=f"the engine did not answer at {self.orders['socket']}")
+            return
+        self.parent.say(ready=True)
+        reason = self.watch()
+        if reason:
+            self.fire(reason)
+
+    def watch(self) -> str | None:
+        """Why to fire, or None if there is nothing to do any more."""
+        deadline: float | None = None
+        engine: socket.socket | None = None
+        while True:
+            now = time.monotonic()
+            watched = [self.parent.connection] + ([engine] if engine else [])
+            wait = LOOK_S if deadline is None else max(0.0, min(LOOK_S, deadline - now))
+            readable = select.select(watched, [], [], wait)[0]
+            words = self.parent.lines() if self.parent.connection in readable else []
+            if "end" in words:
+                self.parent.say(ended=True)
+                return None
+            if "go" in words:
+                deadline = time.monotonic() + float(self.orders["timeout"])
+                engine = self._watch_engine()
+                if engine is None:
+                    return "engine"
+            going = deadline is not None
+            if self.parent.closed or not self._parent_lives():
+                return "parent" if going else None
+            if "fire" in words:
+                return "asked"
+            if self.terminated:
+                return "terminated" if going else None
+            if engine in readable and not _answer(engine):
+                return "engine"
+            if deadline is not None and time.monotonic() >= deadline:
+                return "deadline"
+
+    def fire(self, reason: str) -> None:
+        self._record(reason, [])
+        self.parent.say(fired=reason)
+        if reason == "engine":  # asking would only cost time
+            for container in self.containers:
+                set_freezer(container, "thaw")
+        until = time.monotonic() + SWEEP_S
+        known: set[str] = set()
+        for container in self.containers:
+            left = until - time.monotonic()
+            if left <= 0:
+                set_freezer(container, "thaw")
+            elif resume(self.docker, container, left):
+                known.add(container["id"])
+            else:
+                until = min(until, time.monotonic())  # it did not answer once: do not let the others wait for it
+        self._record(reason, sorted(known))
+        if not self._settle():
+            return
+        self._reconcile(reason, known)
+
+    def _settle(self) -> bool:
+        until = time.monotonic() + SETTLE_S
+        while time.monotonic() < until:
+            if "end" in self.parent.wait(0.1):
+                return False
+            for container in self.containers:
+                if is_frozen(container) or (not container.get("freezer") and self.docker.is_paused(container)):
+                    resume(self.docker, container, 1.0)
+        return True
+
+    def _reconcile(self, reason: str, known: set[str]) -> None:
+        until = time.monotonic() + RECONCILE_S
+        waiting = [container for container in self.containers if container["id"] not in known]
+        while waiting and time.monotonic() < until:
+            for container in list(waiting):
+                paused = self.docker.is_paused(container)
+                if paused is False or (paused and resume(self.docker, container, 2.0)):
+                    waiting.remove(container)
+                    known.add(container["id"])
+            if waiting and "end" in self.parent.wait(0.5):
+                return
+        self._record(reason, sorted(known))
+        self.parent.say(settled=not waiting)
+
+    def _record(self, reason: str, resumed: list[str]) -> None:
+        """For recover(): what it need not touch any more."""
+        path = str(self.orders["fired"])
+        value = {"id": self.orders["id"], "reason": reason, "resumed": resumed, "time": time.time()}
+        with contextlib.suppress(OSError):
+            with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                json.dump(value, file)
+            os.replace(path + ".new", path)
+
+    def _watch_engine(self) -> socket.socket | None:
+        """A connection that stays open as long as dockerd lives."""
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(1.0)
+            connection.connect(self.docker.path)
+            connection.sendall(PING)
+        except OSError:
+            connection.close()
+            return None
+        return connection
+
+    def _parent_lives(self) -> bool:
+        """Besides the connection, which a child that the parent forked may hold open."""
+        try:
+            with open(f"/proc/{self.orders['pid']}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return False
+        return fields[0] not in (b"Z", b"X") and int(fields[19]) == self.orders["pid_start"]
+
+
+def _answer(connection: socket.socket) -> bool:
+    try:
+        return bool(connection.recv(65536))
+    except OSError:
+        return False
+
+
+def main(arguments: list[str]) -> None:
+    """main([SOCKET]) or main([SOCKET, "detach"]), which goes into a session of its own first."""
+    os.umask(0o077)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    if "detach" in arguments[1:]:
+        if os.fork():
+            os._exit(0)
+        os.setsid()
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(arguments[0])
+    os.chdir("/")
+    parent = Parent(connection)
+    Guard(parent, json.loads(parent.first())).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

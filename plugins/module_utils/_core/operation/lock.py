@@ -1,0 +1,79 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One operation at a time on a stack."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from types import TracebackType
+
+from ..errors import StackError
+from .places import Places
+
+_held: set[int] = set()
+
+
+def _forget() -> None:
+    # a child made by fork alone would keep the lock after its parent's death
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+class OperationLock:
+    """Holds the stack's lock. The kernel releases it when the process dies, so a file that is left blocks nobody."""
+
+    def __init__(self, places: Places, operation: str):
+        self._places = places
+        self._operation = operation
+        self._descriptor = -1
+
+    def __enter__(self) -> OperationLock:
+        """Take the lock. Raises StackError naming the operation that has it."""
+        try:
+            descriptor = os.open(self._places.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StackError(f"{self._places.lock} cannot be opened ({error.strerror}); use become: true.") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            try:
+                raise StackError(self._busy(os.pread(descriptor, 4096, 0))) from None
+            finally:
+                os.close(descriptor)
+        self._descriptor = descriptor
+        _held.add(descriptor)
+        self._say(json.dumps({"operation": self._operation, "started": time.time(), "pid": os.getpid()}).encode())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor not in _held:  # in a child that fork made
+            return
+        _held.discard(self._descriptor)
+        self._say(b"")
+        os.close(self._descriptor)
+
+    def _say(self, text: bytes) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text, 0)
+
+    def _busy(self, text: bytes) -> str:
+        start = f"Another operation is under way on the stack {self._places.project}"
+        try:
+            found = json.loads(text)
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found["started"]))
+            pid = int(found["pid"])
+            start += f": {found['operation']}, started {at} by process {pid}"
+        except (ValueError, KeyError, TypeError):  # it has the lock and has not written its name yet
+            return f"{start}; wait for it."
+        return f"{start}; wait for it, or look at it with: ps -fp {pid}"

@@ -1,0 +1,167 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Put right what an operation that died has left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from typing import Any
+
+from ..capture.guard import find_freezer
+from ..capture.guard_process import Docker, resume
+from ..engine import Engine
+from ..errors import NotFoundError, StackError
+from .durable_json import read_json
+from .journal import Journal
+from .lock import OperationLock
+from .places import Places, require_local
+
+THROWAWAY = "openmemory.stack.throwaway"
+
+
+def recover(engine: Engine, places: Places, *, check_mode: bool = False, lock_held: bool = False) -> list[str]:
+    """Finish or undo what was left; sentences of what was done, [] if there was nothing. Safe to call again.
+
+    It takes the lock itself unless lock_held. check_mode tells what would be done. Raises StackError if another
+    operation is under way, or something cannot be put right; the journal then stays for the next call.
+    """
+    require_local(engine)
+    if not lock_held and os.path.exists(places.state):
+        with OperationLock(places, "recover"):
+            return recover(engine, places, check_mode=check_mode, lock_held=True)
+    return _Recovery(engine, places, check_mode).run()
+
+
+class _Recovery:
+    def __init__(self, engine: Engine, places: Places, check_mode: bool):
+        self.engine = engine
+        self.places = places
+        self.check_mode = check_mode
+        self.journal = Journal.load(places)
+        self.said: list[str] = []
+
+    def run(self) -> list[str]:
+        data = self.journal.data if self.journal is not None else {}
+        if self.journal is not None and self.journal.same_boot:  # a reboot ends what is paused
+            done = self._resumed_by_guard()
+            for container in reversed(data.get("paused") or []):
+                if container["id"] not in done:
+                    self._unpause(container)
+        self._remove_throwaways(data.get("throwaway") or {})
+        if self.journal is not None and data["operation"] == "restore":
+            self._undo(self.journal)
+        for container in data.get("stopped") or []:
+            self._start(container)
+        for path in data.get("remove") or []:
+            self._remove(path)
+        if self.journal is not None:
+            self._remove_scratch()
+            self._end(self.journal)
+        return self.said
+
+    def _say(self, sentence: str) -> None:
+        self.said.append(("Would have: " if self.check_mode else "") + sentence)
+
+    def _resumed_by_guard(self) -> list[str]:
+        """Ids that the guard has resumed already: should they be paused now, then the user did it."""
+        try:
+            fired = read_json(self.places.fired)
+        except StackError:
+            return []
+        if self.journal is None or not isinstance(fired, dict) or fired.get("id") != self.journal.data.get("id"):
+            return []
+        return list(fired.get("resumed") or [])
+
+    def _unpause(self, container: dict[str, Any]) -> None:
+        try:
+            found = self.engine.inspect_container(container["id"])
+        except NotFoundError:
+            self._say(f"Container {container['name']}, which was paused, is gone.")
+            return
+        state = found["State"]
+        if not state["Paused"] or state["StartedAt"] != container.get("started_at", state["StartedAt"]):
+            return
+        if not self.check_mode:
+            try:
+                self.engine.unpause(container["id"])
+            except StackError as error:  # its freezer was opened while the engine was away
+                freezer = find_freezer(state["Pid"], container["id"])
+                stuck = {"id": container["id"], "started_at": state["StartedAt"], "freezer": freezer}
+                if not resume(Docker(self.engine.docker_host[len("unix://") :]), stuck, 10.0):
+                    raise StackError(
+                        f"Container {container['name']} was paused by an operation that died and cannot be resumed; "
+                        f"run docker unpause {container['name']}. {error}"
+                    ) from error
+        self._say(f"Resumed container {container['name']}.")
+
+    def _start(self, container: dict[str, Any]) -> None:
+        try:
+            if self.engine.inspect_container(container["id"])["State"]["Running"]:
+                return
+            if not self.check_mode:
+                self.engine.start(container["id"])
+        except NotFoundError:
+            self._say(f"Container {container['name']}, which was stopped, is gone.")
+            return
+        self._say(f"Started container {container['name']}.")
+
+    def _undo(self, journal: Journal) -> None:
+        if self.check_mode:
+            self._say("Undone or finished the restore that died.")
+            return
+        from ..restore.undo import undo  # late: only a restore needs it
+
+        self.said += undo(self.engine, journal)
+
+    def _remove_throwaways(self, journaled: dict[str, Any]) -> None:
+        """By the journal, and by their label where there is none."""
+        label = f"{THROWAWAY}={self.places.project}"
+        containers = {name: name for name in journaled.get("containers") or []}
+        for container in self.engine.containers():
+            if (container.get("Labels") or {}).get(THROWAWAY) == self.places.project:
+                name = container["Names"][0].lstrip("/") if container.get("Names") else container["Id"]
+                containers.pop(container["Id"], None)
+                containers[name] = name
+        networks = {name: name for name in journaled.get("networks") or []}
+        for network in self.engine.networks(label):
+            networks.pop(network["Id"], None)
+            networks[network["Name"]] = network["Name"]
+        for kind, names, remove in (
+            ("container", containers, self.engine.remove_container),
+            ("network", networks, self.engine.remove_network),
+            ("volume", dict.fromkeys(journaled.get("volumes") or []), self.engine.remove_volume),
+        ):
+            for name in names:
+                with contextlib.suppress(NotFoundError):
+                    if not self.check_mode:
+                        remove(name)
+                    self._say(f"Removed throw-away {kind} {name}.")
+
+    def _remove(self, path: str) -> None:
+        if not os.path.isabs(path) or os.path.normpath(path) != path or path.count("/") < 2:
+            raise StackError(f"{self.places.journal} says to remove {path}, which cannot be; look at it.")
+        try:
+            mode = os.lstat(path).st_mode
+            if not self.check_mode:
+                shutil.rmtree(path) if stat.S_ISDIR(mode) else os.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StackError(f"{path} is left of an operation that died and cannot be removed ({error}).") from error
+        self._say(f"Removed {path}.")
+
+    def _remove_scratch(self) -> None:
+        if os.path.isdir(self.places.scratch) and os.listdir(self.places.scratch):
+            self._remove(self.places.scratch)
+
+    def _end(self, journal: Journal) -> None:
+        self._say(f"Ended the {journal.data['operation']} that died in the phase {journal.data.get('phase')}.")
+        if not self.check_mode:
+            with contextlib.suppress(OSError):
+                os.unlink(self.places.fired)
+            journal.end()
