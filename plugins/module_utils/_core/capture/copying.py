@@ -1,0 +1,171 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One file and its copy: data with its holes, then owner, mode, extended attributes (ACLs are some) and times."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+
+from .durable import FICLONE
+
+CHUNK = 16 << 20  # bytes per system call, so that progress and a deadline are looked at in between
+_COMPARE = 1 << 18
+_PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, linux/falloc.h
+_NO_RANGE_COPY = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EBADF, errno.ETXTBSY)
+_NO_ATTRIBUTES = (errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def copy_data(source: int, target: int, about: os.stat_result, old: os.stat_result, tell: Callable[[int], None]) -> int:
+    """Make the contents of the open file target those of source, holes and unwritten extents as holes.
+
+    about and old are the stat results of the two. tell gets the bytes of each step. Returns the bytes copied.
+    """
+    size, position, copied = about.st_size, 0, 0
+    if old.st_size > size:
+        os.ftruncate(target, size)
+    used = min(old.st_size, size)  # only below this can the target hold what must become a hole
+    while position < size:
+        begin, end = _next_data(source, position, size)
+        if position < begin and position < used:
+            _dig(target, position, min(begin, used) - position)
+        while begin < end:
+            count = _copy_range(source, target, min(CHUNK, end - begin), begin)
+            if not count:  # the file was cut off meanwhile
+                size = begin
+                break
+            begin += count
+            copied += count
+            tell(count)
+        position = max(begin, end) if begin < size else size
+    os.ftruncate(target, size)
+    return copied
+
+
+def _next_data(source: int, position: int, size: int) -> tuple[int, int]:
+    """The next range that is not a hole, as (begin, end); (size, size) after the last."""
+    try:
+        begin = os.lseek(source, position, os.SEEK_DATA)
+        end = os.lseek(source, begin, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size, size
+        if error.errno == errno.EINVAL:  # a file system that knows no holes
+            return position, size
+        raise
+    return min(begin, size), min(end, size)
+
+
+def _copy_range(source: int, target: int, count: int, offset: int) -> int:
+    try:
+        done = os.copy_file_range(source, target, count, offset, offset)
+    except OSError as error:
+        if error.errno not in _NO_RANGE_COPY:
+            raise
+        done = 0
+    # Some file systems answer 0 for what they cannot copy in the kernel.
+    return done or os.pwrite(target, os.pread(source, min(count, _COMPARE), offset), offset)
+
+
+def _dig(target: int, offset: int, length: int) -> None:
+    """Turn a range of the file into a hole; where that is not supported, into zeros."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    wide = ctypes.c_longlong
+    if library.fallocate(target, _PUNCH, wide(offset), wide(length)) == 0:
+        return
+    while length > 0:
+        done = os.pwrite(target, bytes(min(length, _COMPARE)), offset)
+        offset, length = offset + done, length - done
+
+
+def clone_data(source: int, target: int, about: os.stat_result, old: os.stat_result) -> None:
+    """Let the open file target share the blocks of source; raises OSError where the file system cannot."""
+    if old.st_size:
+        os.ftruncate(target, 0)  # a clone never shortens
+    if about.st_size:
+        fcntl.ioctl(target, FICLONE, source)
+
+
+def same_data(source: int, target: int, tell: Callable[[int], None]) -> bool:
+    """Whether two open files have the same size and contents; what is a hole in both is not read."""
+    size = os.fstat(source).st_size
+    if size != os.fstat(target).st_size:
+        return False
+    ours, theirs = bytearray(_COMPARE), bytearray(_COMPARE)
+    position = 0
+    while position < size:
+        begin = min(_next_data(source, position, size)[0], _next_data(target, position, size)[0])
+        end = max(_next_data(source, position, size)[1], _next_data(target, position, size)[1])
+        while begin < end:
+            count = os.preadv(source, [ours], begin)
+            if count != os.preadv(target, [theirs], begin) or not count or ours != theirs:
+                return False
+            begin += count
+            tell(count)
+        position = max(begin, end)
+    return True
+
+
+def copy_metadata(source: int, target: int, about: os.stat_result) -> None:
+    """Give the open file or directory target the owner, attributes, mode and times (ns) of source."""
+    now = os.fstat(target)
+    if (now.st_uid, now.st_gid) != (about.st_uid, about.st_gid):
+        os.chown(target, about.st_uid, about.st_gid)
+    copy_attributes(source, target)
+    os.chmod(target, stat.S_IMODE(about.st_mode))
+    os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+def copy_attributes(source: int | str, target: int | str) -> None:
+    """Make the extended attributes of target those of source; descriptors, or paths whose last part is not followed."""
+    wanted, found = attributes(source), attributes(target)
+    if wanted == found:
+        return
+    for name in found.keys() - wanted.keys():
+        _remove_attribute(target, name)
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            if isinstance(target, int):
+                os.setxattr(target, name, value)
+            else:
+                os.setxattr(target, name, value, follow_symlinks=False)
+
+
+def _remove_attribute(target: int | str, name: str) -> None:
+    if isinstance(target, int):
+        os.removexattr(target, name)
+    else:
+        os.removexattr(target, name, follow_symlinks=False)
+
+
+def attributes(of: int | str) -> dict[str, bytes]:
+    """The extended attributes of a descriptor, or of a path whose last part is not followed."""
+    try:
+        if isinstance(of, int):
+            return {name: os.getxattr(of, name) for name in os.listxattr(of)}
+        names = os.listxattr(of, follow_symlinks=False)
+        return {name: os.getxattr(of, name, follow_symlinks=False) for name in names}
+    except OSError as error:
+        if error.errno in _NO_ATTRIBUTES:
+            return {}
+        raise
+
+
+def copy_special(source_dir: int, target_dir: int, name: str, about: os.stat_result) -> None:
+    """Make name in target_dir the symbolic link, pipe, socket or device that it is in source_dir; it must be free."""
+    if stat.S_ISLNK(about.st_mode):
+        os.symlink(os.readlink(name, dir_fd=source_dir), name, dir_fd=target_dir)
+    else:
+        os.mknod(name, about.st_mode, about.st_rdev, dir_fd=target_dir)
+    os.chown(name, about.st_uid, about.st_gid, dir_fd=target_dir, follow_symlinks=False)
+    copy_attributes(f"/proc/self/fd/{source_dir}/{name}", f"/proc/self/fd/{target_dir}/{name}")
+    if not stat.S_ISLNK(about.st_mode):
+        os.chmod(name, stat.S_IMODE(about.st_mode), dir_fd=target_dir)
+    os.utime(name, ns=(about.st_atime_ns, about.st_mtime_ns), dir_fd=target_dir, follow_symlinks=False)

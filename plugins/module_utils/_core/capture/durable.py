@@ -1,0 +1,101 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a copy rests on: flushing a file system, the clock that file times come from, clones instead of copies."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import stat
+import time
+from contextlib import suppress
+
+from ..errors import StackError
+
+KNOWN = ("ext4", "xfs", "btrfs")
+"""File systems on which a flush write-protects dirty pages, so that every later store moves the file's times."""
+
+MARGIN_S = 2.0
+FICLONE = 0x40049409  # linux/fs.h
+_STEP_S = 1.0  # a clock that was set by less than this is covered by the margin
+
+
+def sync_filesystem(path: str) -> float:
+    """Write out all dirty pages of the file system of path; returns time.time() (seconds) at the START of the flush.
+
+    Raises StackError where the file system reports that writing failed.
+    """
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    started = time.time()
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StackError(f"{path} cannot be opened to flush its file system: {error.strerror}.") from None
+    try:
+        if library.syncfs(descriptor) != 0:
+            reason = os.strerror(ctypes.get_errno())
+            raise StackError(f"The file system of {path} could not be flushed ({reason}): check its disk first.")
+    finally:
+        os.close(descriptor)
+    return started
+
+
+class Flush:
+    """A completed flush, and whether file times can still be compared with the time it began."""
+
+    def __init__(self, path: str):
+        self._offset = _clock_offset()
+        self._before_ns = int((sync_filesystem(path) - MARGIN_S) * 1e9)
+
+    def covers(self, about: os.stat_result) -> bool:
+        """Whether what has these times, and was looked at after the flush, cannot change without moving them.
+
+        Not if somebody set the clock meanwhile: a file that is dirty again could then carry an older time.
+        """
+        if abs(_clock_offset() - self._offset) > _STEP_S:
+            self._before_ns = -(1 << 63)
+        return about.st_mtime_ns < self._before_ns and about.st_ctime_ns < self._before_ns
+
+
+def _clock_offset() -> float:
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def can_clone(source_dir: str, target_dir: str) -> bool:
+    """Whether files of source_dir can be cloned (FICLONE) into target_dir; really tried.
+
+    Both must be on one file system. The source is not written to; target_dir must exist. A file of the source's own is
+    tried as well, since two mounts of one file system may refuse what one mount allows.
+    """
+    first, second = (os.path.join(target_dir, f".clone-{os.getpid()}-{part}") for part in ("from", "to"))
+    try:
+        if os.stat(source_dir).st_dev != os.stat(target_dir).st_dev:
+            return False
+        with open(first, "xb") as made:
+            made.write(b"x" * 4096)
+        for sample in (first, _any_file(source_dir)):
+            if sample:
+                with open(sample, "rb") as source, open(second, "wb") as target:
+                    fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
+    except OSError:
+        return False
+    finally:
+        for name in (first, second):
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+    return True
+
+
+def _any_file(directory: str) -> str | None:
+    """A regular file that is not empty, at most two directories down."""
+    for depth in ("*", "*/*", "*/*/*"):
+        for path in glob.iglob(os.path.join(glob.escape(directory), depth)):
+            about = os.lstat(path)
+            if stat.S_ISREG(about.st_mode) and about.st_size:
+                return path
+    return None
