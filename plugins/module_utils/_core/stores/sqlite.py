@@ -19,15 +19,15 @@ from .found import UNKNOWN, Found
 KIND = "sqlite"
 OWNER = None  # the image runs as root
 EXTRA_PATHS: tuple[str, ...] = ()
-_MAGIC = b"SQLite format 3\0"
-_JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
+MAGIC = b"SQLite format 3\0"
+JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 _UPSTREAM_URL = "sqlite:///./openmemory.db"  # upstream's default, outside of the volume
 _MOST_FILES = 200  # a root directory with more is not OpenMemory's
 
 
 def look(path: str) -> Found | None:
     """The databases in the directory, or None."""
-    databases = [file for file in _files(path) if _starts_with(file, _MAGIC)]
+    databases = [file for file in _files(path) if starts_with(file, MAGIC)]
     if not databases:
         return None
     found = Found(KIND, details={"databases": []})
@@ -53,7 +53,8 @@ def _files(path: str) -> list[str]:
     return files if len(files) <= _MOST_FILES else []
 
 
-def _starts_with(file: str, magic: bytes) -> bool:
+def starts_with(file: str, magic: bytes) -> bool:
+    """Whether a file begins with these bytes; False where it is not there or cannot be read."""
     try:
         with open(file, "rb") as stream:
             return stream.read(len(magic)) == magic
@@ -74,7 +75,7 @@ def _look_at(file: str, found: Found) -> None:
     changes, pages = struct.unpack_from(">II", header, 24)
     (user_version,) = struct.unpack_from(">i", header, 60)
     valid_for, writer = struct.unpack_from(">II", header, 92)
-    hot = _starts_with(file + "-journal", _JOURNAL_MAGIC)
+    hot = starts_with(file + "-journal", JOURNAL_MAGIC)
     wal = os.path.exists(file + "-wal") and os.path.getsize(file + "-wal") > 0
     if page_size < 512 or page_size & (page_size - 1):
         found.damaged(f"{name} has the impossible page size {page_size} in its header.")

@@ -1,0 +1,167 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Checks of a copy of SQLite databases: nothing in it is changed, not even a journal that waits to be replayed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from urllib.parse import quote
+
+from ..errors import StackError
+from . import sqlite
+from .checked import CheckResult
+from .scratch import copy
+
+SIDES = ("-journal", "-wal", "-shm")
+FULL, QUICK = "full", "quick"
+INTEGRITY_LIMIT = 512 << 20  # bytes: up to here level quick runs integrity_check as well, see check()
+_WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+_MOST = 10  # findings of one database
+
+
+def check(path: str, scratch: str, level: str = FULL) -> CheckResult:
+    """Check every database in the root of a copy and count its rows.
+
+    level full: integrity_check. level quick: the same up to INTEGRITY_LIMIT bytes, above it quick_check, which does
+    not compare indexes with their tables (170 MB with an index: 1.0 s and 0.3 s). Always foreign_key_check, whose
+    findings are notes: SQLite does not enforce foreign keys by default, so they are the application's state.
+    A database with a pending journal or WAL is copied to the directory scratch and opened there.
+    """
+    result = CheckResult(sqlite.KIND)
+    files = {entry.name: entry.path for entry in os.scandir(path) if entry.is_file(follow_symlinks=False)}
+    databases = sorted(name for name in files if sqlite.starts_with(files[name], sqlite.MAGIC))
+    for name in sorted(files):
+        _judge_side(name, files, databases, result)
+    if not databases:
+        result.damaged("there is no SQLite database in it.")
+        return result
+    tables: dict[str, int] = {}
+    for name in databases:
+        prefix = "" if len(databases) == 1 else f"{name}/"
+        try:
+            with opened(files[name], scratch) as database:
+                for table, rows in _examine(database, name, files[name], level, result).items():
+                    tables[prefix + table] = rows
+        except sqlite3.Error as error:
+            result.damaged(f"{name} cannot be read as a database ({error}).")
+    if result.ok:
+        result.census = {"tables": tables}
+    return result
+
+
+def clean(path: str, listed: Collection[str] = ()) -> list[str]:
+    """Remove the side files (-journal, -wal, -shm) in the root that are not listed; the names of those removed.
+
+    listed holds the paths, relative to the volume, of what the snapshot has: a side file that is not part of it is of
+    another life of the database, and SQLite would replay it.
+    """
+    removed = []
+    for entry in sorted(os.scandir(path), key=lambda one: one.name):
+        base = next((entry.name[: -len(end)] for end in SIDES if entry.name.endswith(end)), None)
+        if base and entry.name not in listed and sqlite.starts_with(os.path.join(path, base), sqlite.MAGIC):
+            os.unlink(entry.path)
+            removed.append(entry.name)
+    return removed
+
+
+@contextmanager
+def opened(file: str, scratch: str) -> Iterator[sqlite3.Connection]:
+    """A connection to a database of a copy that leaves the copy as it is. Raises sqlite3.Error, StackError."""
+    if not is_pending(file):
+        with closing(sqlite3.connect(f"file:{quote(file)}?mode=ro&immutable=1", uri=True)) as database:
+            database.text_factory = _text
+            yield database
+        return
+    os.makedirs(scratch, mode=0o700, exist_ok=True)
+    place = tempfile.mkdtemp(prefix="sqlite-", dir=scratch)
+    try:
+        twin = os.path.join(place, os.path.basename(file))
+        for end in ("", "-journal", "-wal"):
+            if os.path.exists(file + end):
+                copy(file + end, twin + end)
+        with closing(sqlite3.connect(twin)) as database:
+            database.text_factory = _text
+            yield database
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def is_pending(file: str) -> bool:
+    """Whether a journal or a WAL beside a database waits to be replayed."""
+    wal = file + "-wal"
+    return sqlite.starts_with(file + "-journal", sqlite.JOURNAL_MAGIC) or (
+        os.path.exists(wal) and os.path.getsize(wal) > 0
+    )
+
+
+def active_memories(path: str, scratch: str) -> list[str] | None:
+    """The ids of the memories that OpenMemory's database in a copy has as active, as UUIDs are written with hyphens.
+
+    None where no database there has its table memories with the columns id and state. Raises StackError.
+    """
+    import uuid
+
+    for entry in sorted(os.scandir(path), key=lambda one: one.name):
+        if not entry.is_file(follow_symlinks=False) or not sqlite.starts_with(entry.path, sqlite.MAGIC):
+            continue
+        try:
+            with opened(entry.path, scratch) as database:
+                columns = {row[1] for row in database.execute("PRAGMA table_info(memories)")}
+                if not {"id", "state"} <= columns:
+                    continue
+                found = [str(row[0]) for row in database.execute("SELECT id FROM memories WHERE state = 'active'")]
+        except sqlite3.Error as error:
+            raise StackError(f"{entry.name} cannot be read as a database ({error}).") from error
+        try:
+            return [str(uuid.UUID(one)) for one in found]
+        except ValueError:  # another schema's ids
+            return None
+    return None
+
+
+def _judge_side(name: str, files: dict[str, str], databases: list[str], result: CheckResult) -> None:
+    for end, magics in (("-journal", (sqlite.JOURNAL_MAGIC,)), ("-wal", _WAL_MAGIC)):
+        if not name.endswith(end) or name[: -len(end)] in databases:
+            continue
+        if any(sqlite.starts_with(files[name], magic) for magic in magics):
+            base = name[: -len(end)]
+            if base not in files:
+                result.damaged(f"{name} waits to be replayed, and {base} is not there.")
+            elif os.path.getsize(files[base]):  # an empty one is before its first transaction
+                result.damaged(f"{name} waits to be replayed, and {base} is no database.")
+
+
+def _examine(database: sqlite3.Connection, name: str, file: str, level: str, result: CheckResult) -> dict[str, int]:
+    pragma = "integrity_check" if level == FULL or os.path.getsize(file) <= INTEGRITY_LIMIT else "quick_check"
+    answers = [str(row[0]) for row in database.execute(f"PRAGMA {pragma}({_MOST})")]
+    if answers != ["ok"]:
+        for answer in answers:
+            result.damaged(f"{name}: {pragma} says: {' '.join(answer.split())}.")
+        return {}
+    orphans: dict[str, int] = {}
+    for table, _row, _parent, _key in database.execute("PRAGMA foreign_key_check"):
+        orphans[table] = orphans.get(table, 0) + 1
+    for table, count in sorted(orphans.items()):
+        result.notes.append(f"{name}: {count} rows of {table} refer to rows that are not there.")
+    query = (
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+    )
+    tables = {}
+    for (table,) in database.execute(query).fetchall():
+        quoted = table.replace('"', '""')
+        try:
+            (tables[table],) = database.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()
+        except sqlite3.OperationalError as error:  # a virtual table whose extension is not here
+            result.notes.append(f"{name}: the rows of {table} cannot be counted ({error}).")
+    return tables
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
