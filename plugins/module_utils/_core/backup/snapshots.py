@@ -1,0 +1,127 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What there is to restore: the snapshots of a repository with their manifests, its size and its health."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from typing import Any
+
+from ..errors import StackError
+from ..operation.places import Places
+from ..repository.manifest import Manifest
+from ..repository.repository import Repository
+from ..repository.snapshot import Snapshot
+
+_AT_ONCE = 2  # each call is half a second of computing
+
+
+def snapshots_info(
+    repository: Repository,
+    places: Places | None,
+    project: str | None = None,
+    tags: Sequence[str] = (),
+    newest_only: bool = False,
+    manifests: bool = True,
+    health: bool | str = False,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    host: str | None = None,
+) -> dict[str, Any]:
+    """What volume_backup_info returns.
+
+    snapshots: newest first, each with id, short_id, time, project, host, way, verified, safety, tags, and manifest
+    (None where it is not wanted, or damaged: then manifest_problem says why). repository: {location, size_bytes,
+    snapshots, health}; health is "unchecked", or with health=True ("10%": that part of the data read again) "good",
+    or a list of what is wrong. newest_age_s: seconds since the newest regular snapshot among these, None without one.
+    Filters: project, all of tags, since and until (aware), host. places: where manifests are kept (None: not kept).
+    Costs one call of restic, one for each manifest that is not kept yet, one for health. StackError where the
+    repository cannot be read.
+    """
+    found = [
+        each
+        for each in reversed(repository.snapshots(project, tags))
+        if (since is None or each.time >= since)
+        and (until is None or each.time <= until)
+        and host in (None, each.hostname)
+    ]
+    regular = [each for each in found if not each.is_safety]
+    newest_age = (datetime.now(timezone.utc) - regular[0].time).total_seconds() if regular else None
+    if newest_only:
+        found = regular[:1] or found[:1]
+    results = [each.as_result() for each in found]
+    if manifests:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for result, more in zip(results, pool.map(lambda each: _manifest(repository, places, each), found)):
+                result.update(more)
+    return {
+        "snapshots": results,
+        "repository": {
+            "location": repository.restic.shown,
+            **repository.stats(),
+            "health": _health(repository, health),
+        },
+        "newest_age_s": newest_age,
+    }
+
+
+def remember_manifest(places: Places, snapshot_id: str, manifest: Manifest) -> None:
+    """Keep the manifest of a new snapshot (full id) on this host, so that listing it needs no call of restic."""
+    _keep(places, snapshot_id, manifest.to_json())
+
+
+def forget_manifests(places: Places, snapshot_ids: Sequence[str]) -> None:
+    """Drop the kept manifests of removed snapshots."""
+    for each in snapshot_ids:
+        if os.path.exists(_kept_at(places, each)):
+            os.unlink(_kept_at(places, each))
+
+
+def manifest_of(repository: Repository, places: Places | None, snapshot_id: str) -> dict[str, Any]:
+    """The manifest of a snapshot (full id), from this host where it is kept; StackError where it is damaged."""
+    if places is not None:
+        try:
+            with open(_kept_at(places, snapshot_id), encoding="utf-8") as file:
+                return Manifest.from_json(file.read(), snapshot_id).to_dict()
+        except (OSError, ValueError, StackError):  # not kept, or damaged: the repository's is the true one
+            pass
+    found = repository.manifest(snapshot_id)
+    if places is not None:
+        _keep(places, snapshot_id, json.dumps(found))
+    return found
+
+
+def _manifest(repository: Repository, places: Places | None, snapshot: Snapshot) -> dict[str, Any]:
+    try:
+        return {"manifest": manifest_of(repository, places, snapshot.id)}
+    except StackError as error:
+        return {"manifest": None, "manifest_problem": str(error)}
+
+
+def _kept_at(places: Places, snapshot_id: str) -> str:
+    return os.path.join(places.manifests, f"{snapshot_id}.json")
+
+
+def _keep(places: Places, snapshot_id: str, text: str) -> None:
+    path = _kept_at(places, snapshot_id)
+    try:
+        os.makedirs(places.manifests, mode=0o700, exist_ok=True)
+        with os.fdopen(
+            os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+        ) as file:
+            file.write(text)
+        os.replace(f"{path}.new", path)
+    except OSError as error:
+        raise StackError(f"{path} cannot be written ({error.strerror}): make room or correct its owner.") from error
+
+
+def _health(repository: Repository, wanted: bool | str) -> str | list[str]:
+    if not wanted:
+        return "unchecked"
+    return repository.check(wanted if isinstance(wanted, str) else False) or "good"

@@ -1,0 +1,343 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs the restic command: no secret on its command line, nothing left running when we die, its failures as one
+sentence.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import StackError
+from .failures import Failure, error_of, is_locked
+
+OLDEST = (0, 14)
+EXIT_INCOMPLETE = 3  # restic backup: a snapshot was made, but some file could not be read
+_KEPT_LINES = 400  # of standard error; restic repeats itself for every blob of a damaged pack
+_PATIENCE_S = 30.0  # a back end that does not answer; restic itself goes on for 15 minutes
+_RETRY = re.compile(r"returned error, retrying after|^Load\(.*\) failed:")
+_SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass
+class Output:
+    """What a restic command said: its exit code, the lines of both streams, and the JSON messages among them."""
+
+    code: int
+    lines: list[str]
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def json(self) -> Any:
+        """The one JSON document that the command printed; StackError where it is none."""
+        try:
+            return json.loads(self.text)
+        except ValueError as error:
+            raise StackError(f"restic answered with something that is no JSON: {self.text[:200]!r}.") from error
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """The JSON lines of standard output, then those of standard error (there restic writes the errors)."""
+        for line in [*self.lines, *self.errors]:
+            message = as_message(line)
+            if message is not None:
+                yield message
+
+
+def as_message(line: str) -> dict[str, Any] | None:
+    """A JSON line of restic, or None for plain text."""
+    if not line.startswith("{"):
+        return None
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+class Restic:
+    """The restic command with one repository.
+
+    repository: as restic writes it (a path, sftp:, rest:, s3: …); a user and password in it stay off the command line,
+    and are masked in every message. password_file: path. environment: credentials of the back end (AWS_…), never shown.
+    cache_dir: restic's cache (None: its default). command: name or path of the program. limit_*: KiB/s, 0 for none.
+    lock_wait_s: how long to wait for a living process that holds the repository.
+    """
+
+    def __init__(
+        self,
+        repository: str,
+        password_file: str,
+        environment: Mapping[str, str] | None = None,
+        cache_dir: str | None = None,
+        *,
+        command: str = "restic",
+        limit_upload: int = 0,
+        limit_download: int = 0,
+        lock_wait_s: float = 0.0,
+    ):
+        self.repository = repository
+        self.password_file = password_file
+        self.environment = dict(environment or {})
+        self.cache_dir = cache_dir
+        self.command = command
+        self.limit_upload = limit_upload
+        self.limit_download = limit_download
+        self.lock_wait_s = lock_wait_s
+        self._version: tuple[int, ...] | None = None
+
+    @property
+    def shown(self) -> str:
+        """The repository for people: without the password that its URL may carry."""
+        return mask(self.repository)
+
+    @property
+    def local_path(self) -> str | None:
+        """The directory of a repository on this host, None for a remote one."""
+        place = self.repository[len("local:") :] if self.repository.startswith("local:") else self.repository
+        return place if place.startswith("/") else None
+
+    def version(self) -> tuple[int, ...]:
+        """(0, 18, 0), asked once; StackError where restic is missing or too old."""
+        if self._version is None:
+            if shutil.which(self.command) is None:
+                raise StackError(
+                    f"The command {self.command} is not on this host: install the package restic (0.14 or newer)."
+                )
+            said = subprocess.run(
+                [self.command, "version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            ).stdout
+            match = re.match(r"restic (\d+)\.(\d+)(?:\.(\d+))?", said)
+            if not match:
+                raise StackError(
+                    f"{self.command} version answered {said[:80]!r}: is this restic? Install the package restic."
+                )
+            found = tuple(int(part or 0) for part in match.groups())
+            if found < OLDEST:
+                raise StackError(
+                    f"restic {'.'.join(map(str, found))} is too old: 0.14 or newer is needed; install a newer "
+                    f"package restic."
+                )
+            self._version = found
+        return self._version
+
+    def arguments(self, *arguments: str) -> list[str]:
+        """The whole command line. Holds no secret: repository and password file are in the environment."""
+        limits = []
+        if self.limit_upload:
+            limits += ["--limit-upload", str(self.limit_upload)]
+        if self.limit_download:
+            limits += ["--limit-download", str(self.limit_download)]
+        return [self.command, *arguments[:1], *limits, *arguments[1:]]
+
+    def environ(self) -> dict[str, str]:
+        """The environment of the command: ours without any other RESTIC_ setting, then what this repository needs."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("RESTIC_")}
+        own = {
+            "LC_ALL": "C",
+            "RESTIC_REPOSITORY": self.repository,
+            "RESTIC_PASSWORD_FILE": self.password_file,
+            "RESTIC_PROGRESS_FPS": "2",
+        }
+        if self.cache_dir:
+            own["RESTIC_CACHE_DIR"] = self.cache_dir
+        kept.setdefault("HOME", "/root")  # a systemd unit has none, and restic wants one for its cache
+        return {**kept, **self.environment, **own}
+
+    def call(
+        self,
+        *arguments: str,
+        doing: str,
+        cwd: str | None = None,
+        allowed: Sequence[int] = (0,),
+        on_line: Callable[[str], None] | None = None,
+        on_tick: Callable[[int], None] | None = None,
+        unlock: bool = True,
+    ) -> Output:
+        """Run restic; StackError with one sentence unless its exit code is allowed.
+
+        doing: for the sentence ("read the snapshots"). on_line: gets each line of standard output, which is then not
+        kept. on_tick: gets the process id about once a second. unlock: a lock that a dead process left is removed and
+        the command is run again; a living one is waited for as long as lock_wait_s says.
+        """
+        self.version()
+        self._check_password_file()
+        begun = time.monotonic()
+        cleaned = not unlock
+        while True:
+            output, broken = self._run(arguments, cwd, on_line, on_tick)
+            if not broken and output.code in allowed:
+                return output
+            locked = is_locked(output.errors)
+            if locked and not cleaned:
+                cleaned = True
+                self._run(("unlock",), None, None, None)
+                continue
+            if locked and time.monotonic() - begun < self.lock_wait_s:
+                time.sleep(2)
+                continue
+            raise self.failure(output, doing)
+
+    def failure(self, output: Output, doing: str) -> StackError:
+        """The error that says in one sentence why a command of ours failed."""
+        texts = []
+        for line in output.errors:
+            message = as_message(line)
+            texts.append(_text_of(message) if message is not None else line)
+        texts = [self.hide(text) for text in texts]
+        return error_of(
+            Failure(doing=doing, where=self.shown, password_file=self.password_file, code=output.code, lines=texts)
+        )
+
+    def hide(self, text: str) -> str:
+        """The text without any secret of the environment or of the repository's URL."""
+        match = _SECRET_IN_URL.search(self.repository)
+        secrets = [value for value in self.environment.values() if len(value) >= 6]
+        if match:
+            secrets += [part for part in match.group(0).rstrip("@").split(":", 1)[1:] if part]
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        return mask(text)
+
+    def _check_password_file(self) -> None:
+        try:
+            mode = os.stat(self.password_file).st_mode
+        except OSError as error:
+            raise StackError(
+                f"password_file {self.password_file} cannot be read ({error.strerror}): name the file that holds the "
+                "repository's password, or have one generated."
+            ) from error
+        if mode & 0o007:
+            raise StackError(
+                f"password_file {self.password_file} can be read by everybody on this host (mode {mode & 0o7777:04o}): "
+                "set its mode to 0600."
+            )
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        cwd: str | None,
+        on_line: Callable[[str], None] | None,
+        on_tick: Callable[[int], None] | None,
+    ) -> tuple[Output, bool]:
+        """The output, and whether we ended it because its back end had gone."""
+        with subprocess.Popen(
+            self.arguments(*arguments),
+            cwd=cwd,
+            env=self.environ(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=_die_with_us(os.getpid()),
+        ) as process:
+            listener = _Listener(process)
+            listener.start()
+            ticker = _Ticker(process.pid, on_tick) if on_tick else None
+            try:
+                kept = []
+                assert process.stdout is not None
+                for raw in process.stdout:
+                    line = raw.decode("utf-8", "surrogateescape").rstrip("\n")
+                    if on_line is not None:
+                        on_line(line)
+                    else:
+                        kept.append(line)
+                code = process.wait()
+            except BaseException:
+                process.send_signal(signal.SIGINT)  # restic removes its lock, then ends
+                raise
+            finally:
+                if ticker:
+                    ticker.stop()
+            listener.join()
+        return Output(code, kept, listener.lines), listener.gave_up
+
+
+def mask(text: str) -> str:
+    """The text with the user and password of every URL in it replaced."""
+    return _SECRET_IN_URL.sub("***@", text)
+
+
+def _text_of(message: Mapping[str, Any]) -> str:
+    """The sentence inside a JSON message of restic (0.14 and 0.18 shape errors differently)."""
+    error = message.get("error")
+    text = message.get("message") or (error.get("message") if isinstance(error, dict) else error) or ""
+    item = message.get("item")
+    return f"{item}: {text}" if item else str(text)
+
+
+def _die_with_us(parent: int) -> Callable[[], None]:
+    """Makes the kernel interrupt restic when we die: it would go on reading staging that the next run changes."""
+
+    def prepare() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare
+
+
+class _Listener(threading.Thread):
+    """Reads standard error, and ends restic where it would retry in vain."""
+
+    def __init__(self, process: subprocess.Popen[bytes]):
+        super().__init__(daemon=True)
+        self.process = process
+        self.lines: list[str] = []
+        self.gave_up = False
+        self._since: float | None = None
+
+    def run(self) -> None:
+        assert self.process.stderr is not None
+        for raw in self.process.stderr:
+            line = raw.decode("utf-8", "replace").replace("\x1b[2K", "").rstrip("\n")
+            if len(self.lines) < _KEPT_LINES:
+                self.lines.append(line)
+            else:
+                self.lines[-1] = line  # the last line says most
+            if _RETRY.search(line):
+                self._consider(line)
+            elif line:
+                self._since = None
+
+    def _consider(self, line: str) -> None:
+        now = time.monotonic()
+        self._since = self._since or now
+        # A file that is not there does not come back by waiting.
+        if "no such file or directory" in line or now - self._since > _PATIENCE_S:
+            self.gave_up = True
+            self.process.send_signal(signal.SIGINT)
+
+
+class _Ticker(threading.Thread):
+    def __init__(self, pid: int, tell: Callable[[int], None]):
+        super().__init__(daemon=True)
+        self._pid = pid
+        self._tell = tell
+        self._done = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._done.wait(1):
+            self._tell(self._pid)
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()

@@ -1,0 +1,99 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A snapshot of a repository, as its metadata and tags tell it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+OURS = "openmemory-stack"
+SAFETY = "safety"
+VERIFIED = ("quick", "full")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """id: 64 hex digits. time: aware. tags: all of them, ours ("project=x") too. paths: absolute, where staging lay."""
+
+    id: str
+    short_id: str
+    time: datetime
+    tags: tuple[str, ...]
+    hostname: str
+    paths: tuple[str, ...]
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Snapshot:
+        """From restic's JSON."""
+        return cls(
+            id=found["id"],
+            short_id=found.get("short_id") or found["id"][:8],
+            time=parse_time(found["time"]),
+            tags=tuple(found.get("tags") or ()),
+            hostname=found.get("hostname", ""),
+            paths=tuple(found.get("paths") or ()),
+        )
+
+    @property
+    def project(self) -> str:
+        return self._value("project")
+
+    @property
+    def way(self) -> str:
+        return self._value("way")
+
+    @property
+    def verified(self) -> str:
+        """none, quick or full."""
+        return self._value("verified") or "none"
+
+    @property
+    def is_safety(self) -> bool:
+        """Whether it was made of what was live just before a restore."""
+        return SAFETY in self.tags
+
+    @property
+    def user_tags(self) -> tuple[str, ...]:
+        own = ("project=", "way=", "verified=")
+        return tuple(tag for tag in self.tags if tag not in (OURS, SAFETY) and not tag.startswith(own))
+
+    def _value(self, key: str) -> str:
+        return next((tag[len(key) + 1 :] for tag in self.tags if tag.startswith(f"{key}=")), "")
+
+    def as_result(self) -> dict[str, Any]:
+        """For a module's result; the time as ISO 8601 in UTC."""
+        return {
+            "id": self.id,
+            "short_id": self.short_id,
+            "time": iso(self.time),
+            "project": self.project,
+            "host": self.hostname,
+            "way": self.way,
+            "verified": self.verified,
+            "safety": self.is_safety,
+            "tags": list(self.user_tags),
+        }
+
+
+def parse_time(text: str) -> datetime:
+    """restic's time (nanoseconds, Z or an offset) as an aware datetime with microseconds."""
+    match = _TIME.match(text)
+    if not match:
+        raise ValueError(text)
+    day, clock, fraction, zone = match.groups()
+    micros = ((fraction or ".0")[1:] + "000000")[:6]
+    return datetime.fromisoformat(f"{day}T{clock}.{micros}{'+00:00' if zone in (None, 'Z') else zone}")
+
+
+def iso(time: datetime) -> str:
+    """2026-11-25T02:45:27Z"""
+    from datetime import timezone
+
+    return time.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
