@@ -25,6 +25,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.capture imp
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
+
 from live_stack import MOUNTS, LiveStack
 
 ROUNDS = int(os.environ.get("ROUNDS", "25"))
