@@ -83,6 +83,7 @@ class Freeze:
             for container in reversed(pause):
                 self._paused.insert(0, container)
                 self._do("pause", container)
+                self.check()  # a pause that waited for an engine that was away comes too late
         except BaseException:
             self._resume(failed=True)
             raise
@@ -187,20 +188,20 @@ class Freeze:
         trouble: list[str] = []
         try:
             fired = guard.fired if guard is not None else None
-            stuck = [] if fired else [c for c in self._paused if not self._unpause(c)]
+            stuck = [] if fired and not failed else [c for c in self._paused if not self._unpause(c)]
+            trouble += [sentence for c in self._stopped for sentence in self._start(c)]
+            if self._begun is not None:
+                self.window = time.monotonic() - self._begun
             late = not fired and bool(stuck or (failed and self._paused))
             if guard is not None and late:
                 guard.fire()
             if guard is not None and (fired or late) and not guard.settled():
                 names = ", ".join(name_of(container) for container in self._paused)
                 trouble.append(f"Docker may still call {names} paused though they run; when it answers, run recover.")
-            trouble += [sentence for c in self._stopped for sentence in self._start(c)]
         finally:
-            if self._begun is not None:
-                self.window = time.monotonic() - self._begun
             if guard is not None:
                 guard.end()
-        if self._begun is not None and not trouble:
+        if self._begun is not None and not trouble and fired != "engine":  # recover() starts what ended with the engine
             self._journal.notes({"paused": [], "stopped": []})
         self._paused, self._stopped, self._begun = [], [], None
         return " ".join(trouble) or None

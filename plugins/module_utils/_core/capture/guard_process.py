@@ -62,15 +62,17 @@ class Docker:
         return self.ask("POST", f"/containers/{container}/unpause", timeout)[0]
 
     def is_paused(self, container: dict[str, Any], timeout: float = 1.0) -> bool | None:
-        """What the engine believes of this run of the container; None if it does not answer."""
+        """What the engine believes; None if it does not answer.
+
+        When dockerd was away, a pause that waited in its socket may even reach the container's next run.
+        """
         status, body = self.ask("GET", f"/containers/{container['id']}/json", timeout)
         if status == 404:
             return False
         try:
-            state = json.loads(body)["State"]
+            return bool(json.loads(body)["State"]["Paused"])
         except (ValueError, KeyError, TypeError):
             return None
-        return bool(state["Paused"] and state["StartedAt"] == container["started_at"])
 
 
 def is_frozen(container: dict[str, Any]) -> bool:
@@ -209,9 +211,10 @@ class Guard:
                 return "deadline"
 
     def fire(self, reason: str) -> None:
+        """Let everything run, then stay until the engine's record is right and nothing late has come."""
         self._record(reason, [])
         self.parent.say(fired=reason)
-        if reason == "engine":  # asking would only cost time
+        if reason == "engine":  # asking first would only cost time
             for container in self.containers:
                 set_freezer(container, "thaw")
         until = time.monotonic() + SWEEP_S
@@ -223,35 +226,33 @@ class Guard:
             elif resume(self.docker, container, left):
                 known.add(container["id"])
             else:
-                until = min(until, time.monotonic())  # it did not answer once: do not let the others wait for it
+                until = time.monotonic()  # it did not answer once: do not let the others wait for it
         self._record(reason, sorted(known))
-        if not self._settle():
-            return
-        self._reconcile(reason, known)
+        if self._settle(known):
+            self._record(reason, sorted(known))
+            self.parent.say(settled=len(known) == len(self.containers))
 
-    def _settle(self) -> bool:
-        until = time.monotonic() + SETTLE_S
-        while time.monotonic() < until:
+    def _settle(self, known: set[str]) -> bool:
+        """Look after the containers until it has been quiet for a while; False if the parent wants no more of it."""
+        end = time.monotonic() + RECONCILE_S
+        quiet = time.monotonic()
+        while time.monotonic() < end and (len(known) < len(self.containers) or time.monotonic() - quiet < SETTLE_S):
             if "end" in self.parent.wait(0.1):
                 return False
             for container in self.containers:
-                if is_frozen(container) or (not container.get("freezer") and self.docker.is_paused(container)):
-                    resume(self.docker, container, 1.0)
-        return True
-
-    def _reconcile(self, reason: str, known: set[str]) -> None:
-        until = time.monotonic() + RECONCILE_S
-        waiting = [container for container in self.containers if container["id"] not in known]
-        while waiting and time.monotonic() < until:
-            for container in list(waiting):
+                if is_frozen(container) and not resume(self.docker, container, 1.0):
+                    known.discard(container["id"])
+            for container in self.containers:
+                if container["id"] in known and container.get("freezer"):
+                    continue
                 paused = self.docker.is_paused(container)
-                if paused is False or (paused and resume(self.docker, container, 2.0)):
-                    waiting.remove(container)
+                if paused is None:
+                    break  # the engine is away: one question at a time
+                if not paused or resume(self.docker, container, 2.0):
+                    if container["id"] not in known:
+                        quiet = time.monotonic()
                     known.add(container["id"])
-            if waiting and "end" in self.parent.wait(0.5):
-                return
-        self._record(reason, sorted(known))
-        self.parent.say(settled=not waiting)
+        return True
 
     def _record(self, reason: str, resumed: list[str]) -> None:
         """For recover(): what it need not touch any more."""

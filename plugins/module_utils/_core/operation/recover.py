@@ -75,7 +75,7 @@ class _Recovery:
             return []
         if self.journal is None or not isinstance(fired, dict) or fired.get("id") != self.journal.data.get("id"):
             return []
-        return list(fired.get("resumed") or [])
+        return [] if fired.get("reason") == "engine" else list(fired.get("resumed") or [])
 
     def _unpause(self, container: dict[str, Any]) -> None:
         try:
@@ -84,7 +84,12 @@ class _Recovery:
             self._say(f"Container {container['name']}, which was paused, is gone.")
             return
         state = found["State"]
-        if not state["Paused"] or state["StartedAt"] != container.get("started_at", state["StartedAt"]):
+        if state["StartedAt"] != container.get("started_at", state["StartedAt"]):
+            return
+        if not state["Running"]:  # dockerd ends what it finds running when it comes back after its own death
+            self._start(container)
+            return
+        if not state["Paused"]:
             return
         if not self.check_mode:
             try:
