@@ -13,3 +13,7 @@ class StackError(Exception):
 
 class NotFoundError(StackError):
     """The engine does not know what was asked for (any more)."""
+
+
+class BusyError(StackError):
+    """Another operation is under way on the same stack."""

@@ -12,7 +12,7 @@ import os
 import time
 from types import TracebackType
 
-from ..errors import StackError
+from ..errors import BusyError, StackError
 from .places import Places
 
 _held: set[int] = set()
@@ -37,7 +37,7 @@ class OperationLock:
         self._descriptor = -1
 
     def __enter__(self) -> OperationLock:
-        """Take the lock. Raises StackError naming the operation that has it."""
+        """Take the lock. Raises BusyError naming the operation that has it."""
         try:
             descriptor = os.open(self._places.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -46,7 +46,7 @@ class OperationLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             try:
-                raise StackError(self._busy(os.pread(descriptor, 4096, 0))) from None
+                raise BusyError(self._busy(os.pread(descriptor, 4096, 0))) from None
             finally:
                 os.close(descriptor)
         self._descriptor = descriptor

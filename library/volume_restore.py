@@ -1,0 +1,1 @@
+../plugins/modules/volume_restore.py

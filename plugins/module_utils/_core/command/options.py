@@ -1,0 +1,198 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The command line: its verbs, their options, and help that can be followed at three in the morning."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..backup.request import QUIESCE, STAGING, VERIFY, WAYS, BackupRequest
+from ..restore.request import RestoreRequest
+from .settings import CONFIG_DIR
+
+EXIT_CODES = """\
+exit codes:
+  0  done
+  1  failed; the last line says why and what to do
+  2  wrong usage, or settings that are missing or wrong
+  3  done, but something wants your attention
+  4  another operation is under way, on this stack or in the repository; nothing was done
+  130, 143  interrupted; whatever was stopped or frozen goes on again
+"""
+EXAMPLES = """\
+examples:
+  openmemory-stack status              is everything well?
+  openmemory-stack backup              take a snapshot now
+  openmemory-stack list                which snapshots are there?
+  openmemory-stack restore latest --dry-run
+  openmemory-stack restore latest --force
+  openmemory-stack undo                take that restore back
+  openmemory-stack VERB --help         more about one verb
+
+The settings are in /etc/openmemory-stack/PROJECT.json, so that nothing else needs to be given.
+"""
+BACKUP_EXAMPLES = """\
+examples:
+  openmemory-stack backup
+  openmemory-stack backup --tag before-update --verify full
+  openmemory-stack backup --volume openmemory_data
+  openmemory-stack backup --dry-run    what would be done?
+"""
+RESTORE_EXAMPLES = """\
+examples:
+  openmemory-stack restore latest --dry-run            what would be done?
+  openmemory-stack restore latest --force              replace what is live; it is kept for 7 days
+  openmemory-stack restore "2026-11-25 02:00" --force  the newest snapshot that is not later
+  openmemory-stack restore tag:before-update --probe --force
+  openmemory-stack restore 5f0c2a9b --volume openmemory_data --path openmemory.db --force
+  openmemory-stack restore latest --new --prefix look_ into new volumes, beside the live ones
+
+The data is fetched and checked beside the live data, and swapped in only then. If the stack does not become healthy
+on it, it is swapped back.
+"""
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the examples as they are, and is as wide as people's terminals are."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=30, width=100)
+
+
+def build_parser(version: str) -> argparse.ArgumentParser:
+    """The parser. An option that is not given is not in the result, so that the settings file holds."""
+    parser = argparse.ArgumentParser(
+        prog="openmemory-stack",
+        description="Back up and restore the data of an OpenMemory stack on this host.",
+        epilog=f"{EXAMPLES}\n{EXIT_CODES}",
+        formatter_class=Help,
+    )
+    parser.add_argument("--version", action="version", version=f"openmemory-stack {version}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    shared = _shared()
+    for name, text, epilog, add in (
+        ("backup", "Take a snapshot: one instant of all stores.", BACKUP_EXAMPLES, _backup),
+        ("restore", "Bring a snapshot back, with a way back.", RESTORE_EXAMPLES, _restore),
+        ("undo", "Take the last restore back: swap the data in that it replaced.", "", _undo),
+        ("list", "List the snapshots, newest first.", "", _list),
+        ("check", "Check the repository: are all snapshots readable?", "", _check),
+        ("status", "Tell when the last backup was, what is under way, and what wants attention.", "", _status),
+        ("recover", "Finish or undo what an operation that died has left.", "", _recover),
+        ("drill", "Prove that the newest snapshot can be restored, beside the live stack.", "", _drill),
+        ("init", "Make the password file and the repository, where they are missing.", "", _nothing),
+    ):
+        verb = verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"{epilog}\n{EXIT_CODES}".lstrip(),
+            parents=[shared],
+            formatter_class=Help,
+            argument_default=argparse.SUPPRESS,
+        )
+        add(verb)
+    return parser
+
+
+def _shared() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = parser.add_argument_group("which stack, and how to tell")
+    group.add_argument("-p", "--project", help="Compose project; needed only where this host has several")
+    group.add_argument("--config-dir", default=CONFIG_DIR, metavar="DIR", help=f"settings (default: {CONFIG_DIR})")
+    group.add_argument("--repository", help="where the snapshots are, as restic names it (default: from the settings)")
+    group.add_argument("--password-file", metavar="FILE", help="its password (default: from the settings)")
+    group.add_argument("--state-dir", metavar="DIR", help="what is kept between runs (default: from the settings)")
+    group.add_argument("--docker-host", metavar="URL", help="the Docker engine's socket (default: from the settings)")
+    group.add_argument("--json", action="store_true", default=False, help="print the result as JSON")
+    shown = group.add_mutually_exclusive_group()
+    shown.add_argument("--progress", action="store_true", default=None, help="tell how far it is, also into a file")
+    shown.add_argument("--quiet", dest="progress", action="store_false", help="do not tell how far it is")
+    return parser
+
+
+def _default(of: type, name: str) -> str:
+    return f"(default: {getattr(of, name)})"
+
+
+def _dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-n", "--dry-run", action="store_true", default=False, help="only tell what would be done")
+
+
+def _backup(parser: argparse.ArgumentParser) -> None:
+    _dry_run(parser)
+    add = parser.add_argument
+    of: Any = BackupRequest
+    add("--volume", dest="volumes", action="append", metavar="NAME", help="only this volume; can be given again")
+    add("--tag", dest="tags", action="append", metavar="TAG", help="a tag to find the snapshot by; can be given again")
+    add("--verify", choices=VERIFY, help=f"how the copy is checked; full starts the stores {_default(of, 'verify')}")
+    add("--export", action="store_true", help="also store Neo4j dumps and other files that any tool can read")
+    add("--quiesce", choices=QUIESCE, help=f"what happens to the containers meanwhile {_default(of, 'quiesce')}")
+    add("--capture", choices=WAYS, help=f"the way of the copy {_default(of, 'capture')}")
+    add("--compare", action="store_true", help="compare all contents while frozen; that takes longer")
+    add("--staging", choices=STAGING, help=f"whether the copy stays for the next time {_default(of, 'staging')}")
+    add("--staging-dir", metavar="DIR", help="where the copy is made (default: in the state directory)")
+    add("--freeze-timeout", type=float, metavar="S", help=f"seconds {_default(of, 'freeze_timeout')}")
+    add("--keep-all", action="store_true", default=False, help="remove no old snapshot this time")
+    add("--no-init", dest="init", action="store_false", help="fail if there is no repository, instead of making one")
+    add("--if-none", action="store_true", default=False, help="only if the stack has no snapshot yet")
+
+
+def _restore(parser: argparse.ArgumentParser) -> None:
+    _dry_run(parser)
+    add = parser.add_argument
+    of: Any = RestoreRequest
+    snapshots = "latest, an id or its beginning, tag:NAME, or a time"
+    add("snapshot", nargs="?", help=f"{snapshots} {_default(of, 'snapshot')}")
+    add("--volume", dest="volumes", action="append", metavar="NAME", help="only this volume; can be given again")
+    add("--path", help="one file or directory in the one volume that is named, relative to its root")
+    add("--force", action="store_true", help="replace volumes that are not empty; without it they are refused")
+    add("--probe", action="store_true", help="start the stores on the copy before anything is replaced")
+    add("--new", dest="target", action="store_const", const="new", help="into new volumes, beside the live ones")
+    add("--prefix", dest="new_prefix", help="what the new volumes' names begin with (default: PROJECT-restored_)")
+    add("--map", dest="name_map", action="append", metavar="NAME=VOLUME", help="another Docker volume for NAME")
+    add("--from-project", metavar="PROJECT", help="the stack that the snapshot is of, if it is another one")
+    add("--no-safety", dest="safety", action="store_false", help="do not back up first what is replaced")
+    add("--keep-days", type=float, metavar="D", help=f"how long what is replaced is kept {_default(of, 'keep_days')}")
+    add("--ignore-versions", action="store_true", help="restore also where the images may not read the data")
+    add("--no-census", dest="check_census", action="store_false", help="do not compare contents with the snapshot")
+    add("--no-start", dest="start", action="store_false", help="leave the containers stopped")
+    add("--set-password", action="store_true", help="give the restored Neo4j the password of its container")
+    add("--wait-timeout", type=float, metavar="S", help=f"seconds to become healthy {_default(of, 'wait_timeout')}")
+
+
+def _undo(parser: argparse.ArgumentParser) -> None:
+    _dry_run(parser)
+
+
+def _list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=int, metavar="N", help="only the newest N")
+    parser.add_argument("--tag", dest="tags", action="append", metavar="TAG", help="only those with this tag")
+
+
+def _check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--read-data",
+        nargs="?",
+        const="all",
+        metavar="PERCENT",
+        help="also read the data, all or a part such as 5%%; without it only the structure is checked",
+    )
+
+
+def _status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-age", type=float, metavar="HOURS", help="an older last backup wants attention")
+
+
+def _recover(parser: argparse.ArgumentParser) -> None:
+    _dry_run(parser)
+
+
+def _drill(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("snapshot", nargs="?", help="latest, an id, tag:NAME, or a time (default: latest)")
+
+
+def _nothing(parser: argparse.ArgumentParser) -> None:
+    """A verb without options of its own."""

@@ -1,0 +1,103 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The settings file of a stack, /etc/openmemory-stack/PROJECT.json, under what the command line says."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..engine import DEFAULT_HOST, Engine
+from ..errors import StackError
+from ..operation.places import STATE_DIR, Places
+
+CONFIG_DIR = "/etc/openmemory-stack"
+_TEXT = ("project", "repository", "password_file", "state_dir", "docker_host")
+_TABLES = ("environment", "keep", "options")
+
+
+class UsageError(StackError):
+    """What was asked for cannot be meant; nothing was done."""
+
+
+@dataclass
+class Settings:
+    """One stack's settings. options and keep are those of a backup, named as the module's options."""
+
+    project: str
+    repository: str | None = None
+    password_file: str | None = None
+    state_dir: str = STATE_DIR
+    docker_host: str = DEFAULT_HOST
+    environment: dict[str, str] = field(default_factory=dict)
+    keep: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def engine(self) -> Engine:
+        return Engine.connect(self.docker_host)
+
+    def places(self, create: bool = True) -> Places:
+        return Places.of(self.project, self.state_dir, create=create)
+
+    def repository_options(self) -> dict[str, Any]:
+        """What every request is given; raises UsageError where the repository or its password is not known."""
+        for name in ("repository", "password_file"):
+            if not getattr(self, name):
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{name} of the stack {self.project} is not known; give {option}, or set it up first.")
+        names = ("project", "repository", "password_file", "environment", "state_dir")
+        return {name: getattr(self, name) for name in names}
+
+
+def load(config_dir: str, given: Mapping[str, Any]) -> Settings:
+    """The settings of the project that is given, or of the only one that this host has.
+
+    given are options of the command line; those that are settings win. Raises UsageError.
+    """
+    project = given.get("project") or _only(config_dir)
+    found: dict[str, Any] = {"project": project}
+    path = os.path.join(config_dir, f"{project}.json")
+    if os.path.exists(path):
+        found = _read(path)
+        if found.setdefault("project", project) != project:
+            raise UsageError(f"{path} is of the stack {found['project']}, not of {project}; rename it or correct it.")
+    found.update({name: given[name] for name in _TEXT if given.get(name)})
+    return Settings(**found)
+
+
+def _only(config_dir: str) -> str:
+    names = sorted(os.path.basename(path)[: -len(".json")] for path in glob.glob(os.path.join(config_dir, "*.json")))
+    if not names:
+        hint = "run it as root" if os.geteuid() != 0 else "give --project, --repository and --password-file"
+        raise UsageError(f"There are no settings in {config_dir}; {hint}, or set it up with the role backup.")
+    if len(names) > 1:
+        raise UsageError(f"This host has several stacks; say which one: --project {' or --project '.join(names)}.")
+    return names[0]
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+            found = json.load(stream)
+    except PermissionError as error:
+        raise UsageError(f"{path} cannot be read; run it as root.") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); correct it.") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} holds no settings; correct it.")
+    for name, value in found.items():
+        if name not in (*_TEXT, *_TABLES):
+            raise UsageError(f"{path} holds {name!r}, which is no setting; use {', '.join((*_TEXT, *_TABLES))}.")
+        if not isinstance(value, str if name in _TEXT else dict):
+            raise UsageError(f"{name} in {path} is not {'text' if name in _TEXT else 'a table'}; correct it.")
+    if mode & 0o077 and found.get("environment"):
+        raise UsageError(f"{path} holds credentials and others can read it (mode {mode:04o}); chmod 600 {path}.")
+    return found

@@ -1,0 +1,177 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The texts that the command prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from ..byte_sizes import show_bytes
+from .wording import age, census, duration, phase_now, table
+
+
+def backup(project: str, result: Mapping[str, Any]) -> str:
+    """The summary of a backup; in a dry run, what would be done."""
+    if not result.get("snapshot_id"):
+        return actions(result, "Nothing would be done.")
+    volumes = result["volumes"]
+    lines = [
+        f"Snapshot {result['snapshot_id'][:8]} of the stack {project}, {len(volumes)} volumes",
+        f"  writes blocked  {duration(float(result['freeze_s']))} ({result['way'].replace('_', '-')})",
+        f"  read            {show_bytes(result['bytes_read'])}",
+        f"  newly stored    {show_bytes(result['bytes_stored'])}",
+        f"  took            {_timings(result['timings'])}",
+        "",
+        _volumes(volumes),
+    ]
+    removed = result.get("removed") or []
+    if removed:
+        lines += ["", f"Removed as no longer kept: {', '.join(identity[:8] for identity in removed)}"]
+    return "\n".join(lines + _warnings(result))
+
+
+def restore(project: str, result: Mapping[str, Any]) -> str:
+    """The summary of a restore; in a dry run, what would be done."""
+    lines = [actions(result, "Nothing was to be done.")]
+    if result.get("downtime_s") is not None:
+        lines.append(f"The stack {project} was down for {duration(float(result['downtime_s']))}.")
+    kept = result.get("kept") or []
+    if kept:
+        lines += ["What was replaced is kept; 'openmemory-stack undo' takes the restore back:"]
+        lines += [
+            f"  {entry['volume']} until {entry['until'][:16].replace('T', ' ')} UTC in {entry['path']}"
+            for entry in kept
+        ]
+    return "\n".join(lines + _warnings(result))
+
+
+def drill(project: str, result: Mapping[str, Any]) -> str:
+    """The summary of a drill."""
+    lines = [f"The snapshot {str(result['snapshot_id'])[:8]} of the stack {project} can be restored."]
+    lines += [f"  {action}" for action in result.get("actions") or ()]
+    return "\n".join(lines + _warnings(result))
+
+
+def actions(result: Mapping[str, Any], nothing: str) -> str:
+    """What was done, a line each."""
+    return "\n".join([*(result.get("actions") or [nothing]), *_warnings(result)])
+
+
+def snapshots(project: str, found: Mapping[str, Any], total: int) -> str:
+    """The table of snapshots, newest first. total is how many there are, shown or not."""
+    repository = found["repository"]
+    where = f"{show_bytes(repository['size_bytes'])} at {repository['location']}"
+    if not total:
+        return f"The stack {project} has no snapshot in this repository ({where})."
+    rows: list[tuple[str, ...]] = [("ID", "TIME", "AGE", "FREEZE", "VERIFIED", "HOLDS", "TAGS")]
+    problems = []
+    for each in found["snapshots"]:
+        moment = _moment(each["time"])
+        manifest = each.get("manifest")
+        if each.get("manifest_problem"):
+            problems.append(str(each["manifest_problem"]))
+        tags = [*(["safety"] if each["safety"] else []), *each["tags"]]
+        rows.append(
+            (
+                each["short_id"],
+                moment.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+                age(moment),
+                duration(float(manifest["freeze_s"])) if manifest else "?",
+                each["verified"] or "?",
+                _holds(manifest["volumes"]) if manifest else "?",
+                " ".join(tags) or "-",
+            )
+        )
+    hidden = total - len(found["snapshots"])
+    more = f", {hidden} older not shown" if hidden else ""
+    return "\n".join(
+        [table(rows), "", f"{total} snapshots of {project}{more}; the repository takes {where}.", *problems]
+    )
+
+
+def attention(found: Mapping[str, Any], max_age_h: float | None, now: datetime) -> list[str]:
+    """Sentences on what somebody should look at."""
+    said = []
+    left = found["unfinished"]
+    if left and not left["running"]:
+        said.append(
+            f"A {left['operation']} died in the phase {left['phase']}; 'openmemory-stack recover' puts that right."
+        )
+    last, failed = found["last"].get("backup"), found["last"].get("backup_failed")
+    if not last:
+        said.append("No backup was made from this host yet.")
+    elif max_age_h is not None and now - _moment(last["created"]) > timedelta(hours=max_age_h):
+        said.append(f"The last backup is {age(_moment(last['created']), now)} old.")
+    if failed and (not last or _moment(failed["created"]) > _moment(last["created"])):
+        said.append(f"The last attempt, {age(_moment(failed['created']), now)} ago, failed: {failed['message']}")
+    return said
+
+
+def status(found: Mapping[str, Any]) -> str:
+    """How the stack is kept, in a few lines."""
+    lines = [f"Stack {found['project']}, repository {found['repository'] or 'not set'}"]
+    last = found["last"].get("backup")
+    if last:
+        lines.append(
+            f"  last backup   {_ago(last)}, snapshot {last['snapshot_id'][:8]}, writes blocked "
+            f"{duration(float(last['freeze_s']))}, verified: {last['verify']}"
+        )
+    proven = found["last"].get("drill")
+    lines.append(
+        f"  last drill    {_ago(proven)}" if proven else "  last drill    never ('openmemory-stack drill' makes one)"
+    )
+    left = found["unfinished"]
+    if left and left["running"]:
+        how = f": {phase_now(found['progress'])}" if (found["progress"] or {}).get("phase") else ""
+        lines.append(
+            f"  under way     {left['operation']}, since {left['started'][:19]} UTC, process {left['pid']}{how}"
+        )
+    for entry in found["kept"]:
+        lines.append(
+            f"  kept          old data of {entry['volume']} until {entry['until'][:16]} UTC in {entry['path']}"
+        )
+    return "\n".join([*lines, *(found["attention"] or ["All is well."])])
+
+
+def _ago(last: Mapping[str, Any]) -> str:
+    moment = _moment(last["created"])
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}, {age(moment)} ago"
+
+
+def _moment(text: str) -> datetime:
+    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def _timings(timings: Mapping[str, float]) -> str:
+    parts = ", ".join(f"{name} {duration(float(seconds))}" for name, seconds in timings.items())
+    return f"{duration(float(sum(timings.values())))}: {parts}"
+
+
+def _volumes(volumes: Mapping[str, Mapping[str, Any]]) -> str:
+    rows: list[tuple[str, ...]] = [("VOLUME", "STORE", "SIZE", "HOLDS", "CHECK")]
+    for key, about in sorted(volumes.items()):
+        checked = about.get("check") or {}
+        rows.append(
+            (
+                key,
+                " ".join(str(part) for part in (about["store"], about.get("store_version")) if part),
+                show_bytes(about["allocated_bytes"]),
+                census(about.get("census")),
+                f"{checked['level']}: sound" if checked.get("ok") else "not checked",
+            )
+        )
+    return table(rows)
+
+
+def _holds(volumes: Mapping[str, Mapping[str, Any]]) -> str:
+    counted = [census(about["census"]) for _key, about in sorted(volumes.items()) if about.get("census")]
+    return "; ".join(counted) or f"{len(volumes)} volumes"
+
+
+def _warnings(result: Mapping[str, Any]) -> list[str]:
+    return [f"Warning: {warning}" for warning in result.get("warnings") or ()]

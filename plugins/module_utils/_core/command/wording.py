@@ -1,0 +1,80 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How figures are worded for people, on a terminal and in Ansible's output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from ..byte_sizes import show_bytes
+
+
+def duration(seconds: float) -> str:
+    """For people: 0.21 s (of a float), 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    if seconds < 10 and not isinstance(seconds, int):
+        return f"{seconds:.2f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    for size, unit, smaller, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit}" + (f" {rest} {part}" if rest else "")
+    raise AssertionError(whole)
+
+
+def phase_done(phase: Mapping[str, Any]) -> str:
+    """An entry of phases_done of a progress file."""
+    return f"{phase['name']} took {duration(float(phase['seconds']))}"
+
+
+def phase_now(progress: Mapping[str, Any]) -> str:
+    """The phase under way, with bytes, rate and time left where they are known."""
+    done, total, rate, left = (progress.get(name) for name in ("bytes", "total_bytes", "rate", "eta_s"))
+    parts = [str(progress["phase"])]
+    if total:
+        parts[0] += f" {show_bytes(done or 0)} of {show_bytes(total)} ({min(100, 100 * (done or 0) // total)} %)"
+    elif done:
+        parts[0] += f" {show_bytes(done)}"
+    if rate:
+        parts.append(f"{show_bytes(round(rate))}/s")
+    if left is not None and total:
+        parts.append(f"{duration(max(1, round(left)))} left" if left >= 1 else "nearly done")
+    return ", ".join(parts)
+
+
+def age(moment: datetime, now: datetime | None = None) -> str:
+    """How long ago an aware moment was."""
+    return duration(max(0, round(((now or datetime.now(timezone.utc)) - moment).total_seconds())))
+
+
+def census(found: Mapping[str, Any] | None) -> str:
+    """What a store holds: "memories 1204 points", "12 rows in 3 tables", "40 nodes, 38 relationships"."""
+    if not found:
+        return "not counted"
+    if "tables" in found:
+        rows = [count for count in found["tables"].values() if isinstance(count, int)]
+        return f"{sum(rows)} rows in {len(found['tables'])} tables"
+    if "collections" in found:
+        return ", ".join(f"{name} {_count(count)} points" for name, count in sorted(found["collections"].items())) or (
+            "no collections"
+        )
+    if "nodes" in found:
+        return f"{_count(found['nodes'])} nodes, {_count(found.get('relationships'))} relationships"
+    return ", ".join(f"{name} {_count(count)}" for name, count in sorted(found.items()))
+
+
+def _count(count: Any) -> str:
+    if isinstance(count, (list, tuple)) and len(count) == 2:
+        return str(count[0]) if count[0] == count[1] else f"{count[0]} to {count[1]}"
+    return "?" if count is None else str(count)
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Aligned columns; the first row is the header."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)

@@ -1,0 +1,404 @@
+#!/usr/bin/python
+
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: volume_backup
+short_description: Back up the volumes of a Compose project as one instant of all its stores
+version_added: 0.2.0
+description:
+  - Freezes the containers that write for a fraction of a second, copies what they have written, lets them go on, and
+    puts the copy into a repository in restic's format, together with a manifest.
+  - A snapshot is one instant of all volumes. SQLite, Qdrant and Neo4j agree in it, and every write that was
+    acknowledged before the freeze is in it.
+  - How long writes are blocked depends on what is being written, not on what is stored. Checking, compressing,
+    encrypting and storing come after it.
+  - Whatever dies, frozen containers go on within seconds, because a process of its own watches over them.
+  - What could not be backed up is an error. So is an empty volume, and one that is mounted beside the place where its
+    store writes.
+  - While it runs, one line for each host and phase tells how far it is. Short runs and check mode print none.
+options:
+  volumes:
+    description:
+      - The volumes to back up. Without it, all that belong to the project.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description:
+          - Name of the volume, as Docker or as the compose file has it.
+        type: str
+        required: true
+      quiesce:
+        description:
+          - As O(quiesce), for this volume.
+        type: str
+        choices: [pause, stop, none]
+  quiesce:
+    description:
+      - What happens to the containers that can write to a volume. V(pause) freezes them for the instant of the copy;
+        they do not notice, and connections stay open. V(stop) stops and starts them. V(none) copies while they
+        write, which only suits logs.
+      - Volumes that are only mounted at C(/logs) and hold no store are copied as with V(none) if neither this option
+        nor O(volumes[].quiesce) says otherwise.
+    type: str
+    choices: [pause, stop, none]
+    default: pause
+  capture:
+    description:
+      - The way of the copy. All give the same bytes.
+      - V(reflink) shares blocks, on XFS or btrfs. V(single) copies all within the freeze. V(two_pass) copies
+        beforehand, and within the freeze only what may have changed since.
+      - V(auto) takes the first that fits.
+    type: str
+    choices: [auto, reflink, single, two_pass]
+    default: auto
+  compare:
+    description:
+      - Compare the contents of all files within the freeze, instead of relying on times where the file system is
+        known to keep them. The freeze then lasts as long as reading everything.
+    type: bool
+    default: false
+  staging:
+    description:
+      - Whether the copy is kept on the host. With V(keep) the next backup copies only what changed; it takes as much
+        room as the volumes, except where blocks are shared. V(discard) removes it.
+    type: str
+    choices: [keep, discard]
+    default: keep
+  staging_dir:
+    description:
+      - Directory for the copy. Without it, one below O(state_dir), or beside the volumes where they can share blocks.
+    type: path
+  verify:
+    description:
+      - How the copy is checked before it is stored. V(quick) checks SQLite's integrity and foreign keys and the
+        structure of the others. V(full) starts the stores on a copy, in containers without network that are removed
+        again, and counts what they hold.
+    type: str
+    choices: [none, quick, full]
+    default: quick
+  tags:
+    description:
+      - Tags for the snapshot, by which it can be found again.
+    type: list
+    elements: str
+    default: []
+  keep:
+    description:
+      - Which snapshots of the project to keep once this one is stored. The others are removed. Without it, none is.
+      - The newest verified snapshots are always kept, whatever is said here, and snapshots of others are never
+        touched.
+    type: dict
+    suboptions:
+      last:
+        description: How many of the newest.
+        type: int
+      hourly:
+        description: For how many hours, in which there are any, to keep the last of each.
+        type: int
+      daily:
+        description: The same for days.
+        type: int
+      weekly:
+        description: The same for weeks.
+        type: int
+      monthly:
+        description: The same for months.
+        type: int
+      yearly:
+        description: The same for years.
+        type: int
+      within:
+        description: All that are not older than this, compared with the newest, such as V(7d) or V(1y6m).
+        type: str
+  prune:
+    description:
+      - Free the space of removed snapshots at once. V(false) leaves that to another machine, as repositories need
+        that a host can only add to.
+    type: bool
+    default: true
+  export:
+    description:
+      - Also put files into the snapshot that other tools can read. Dumps by C(neo4j-admin) of the databases C(neo4j)
+        and C(system), SQLite's databases as one clean file each, and Qdrant's own snapshots where the server makes
+        them.
+      - They are made from the copy, so nothing has to stop.
+    type: bool
+    default: false
+  freeze_timeout:
+    description:
+      - After how many seconds frozen containers go on in any case. The backup has then failed.
+    type: float
+    default: 60
+  freeze_budget:
+    description:
+      - How many seconds the copy within the freeze may take for V(auto) to choose O(capture=single).
+    type: float
+    default: 0.3
+  stop_timeout:
+    description:
+      - How many seconds a container gets to stop with O(quiesce=stop). Without it, what the container itself says.
+    type: int
+  init:
+    description:
+      - Make the repository if there is none. V(false) makes that an error, so that a disk that is not mounted is
+        noticed.
+    type: bool
+    default: true
+extends_documentation_fragment:
+  - openmemory.stack.repository
+  - openmemory.stack.docker
+attributes:
+  check_mode:
+    support: full
+    description: Makes every refusal that can be made without a copy, and tells what would be done.
+  diff_mode:
+    support: full
+    description: Shows what was done.
+  idempotent:
+    support: none
+    description: Every run makes a snapshot. What has not changed takes no room in it.
+seealso:
+  - module: openmemory.stack.volume_backup_info
+  - module: openmemory.stack.volume_restore
+author:
+  - The openmemory.stack developers (@openmemory)
+"""
+
+EXAMPLES = r"""
+- name: Back up the stack
+  openmemory.stack.volume_backup:
+    compose_project: openmemory
+    repository: /var/backups/openmemory/openmemory
+    password_file: /etc/openmemory-stack/openmemory.password
+    keep:
+      last: 3
+      daily: 7
+      weekly: 5
+      monthly: 12
+
+- name: Back up before an update, with the stores started on the copy, and with files for other tools
+  openmemory.stack.volume_backup:
+    compose_project: openmemory
+    repository: s3:https://s3.example.com/backups/openmemory
+    password_file: /etc/openmemory-stack/openmemory.password
+    environment:
+      AWS_ACCESS_KEY_ID: "{{ vault_backup_key_id }}"
+      AWS_SECRET_ACCESS_KEY: "{{ vault_backup_key }}"
+    verify: full
+    export: true
+    tags: [before-update]
+  register: saved
+
+- name: Only the database
+  openmemory.stack.volume_backup:
+    compose_project: openmemory
+    repository: /var/backups/openmemory/openmemory
+    password_file: /etc/openmemory-stack/openmemory.password
+    volumes:
+      - name: openmemory_data
+"""
+
+RETURN = r"""
+snapshot_id:
+  description: Id of the snapshot in the repository; null in check mode.
+  returned: success
+  type: str
+  sample: 5f0c2a9be1d24c53a1f0b0a3ce3c3a51d6e4e3c1f2ab7d7a9d80f7e6f5c4b3a2
+freeze_s:
+  description: Seconds from the first container frozen to the last one going on, in which writes were blocked.
+  returned: when a snapshot was made
+  type: float
+  sample: 0.214
+way:
+  description: The way of the copy that was taken, V(reflink), V(single) or V(two_pass).
+  returned: when a snapshot was made
+  type: str
+  sample: two_pass
+files_read:
+  description: How many files the last pass over each volume read.
+  returned: when a snapshot was made
+  type: int
+  sample: 38
+bytes_read:
+  description: Bytes read from the volumes, before and within the freeze.
+  returned: when a snapshot was made
+  type: int
+  sample: 143654912
+bytes_changed:
+  description: Bytes that the last pass over each volume read, because they might have changed.
+  returned: when a snapshot was made
+  type: int
+  sample: 5242880
+bytes_stored:
+  description: Bytes that the repository grew by, compressed and encrypted.
+  returned: when a snapshot was made
+  type: int
+  sample: 1310720
+volumes:
+  description:
+    - The volumes by their name in the project. In check mode each has only RV(volumes.*.name), RV(volumes.*.store)
+      and RV(volumes.*.allocated_bytes).
+  returned: success
+  type: dict
+  contains:
+    "*":
+      description: One volume.
+      type: dict
+      contains:
+        name:
+          description: Name in Docker.
+          type: str
+          sample: openmemory_qdrant_storage
+        backing:
+          description: V(managed) or V(path).
+          type: str
+          sample: managed
+        driver:
+          description: Docker's volume driver.
+          type: str
+          sample: local
+        driver_opts:
+          description: Options of the driver.
+          type: dict
+          sample: {}
+        labels:
+          description: Labels.
+          type: dict
+          sample: {com.docker.compose.project: openmemory, com.docker.compose.volume: qdrant_storage}
+        path:
+          description: Where its data lies on the host.
+          type: str
+          sample: /var/lib/docker/volumes/openmemory_qdrant_storage/_data
+        uid:
+          description: Owner of its root directory.
+          type: int
+          sample: 0
+        gid:
+          description: Group of its root directory.
+          type: int
+          sample: 0
+        mode:
+          description: Mode of its root directory.
+          type: str
+          sample: '0755'
+        store:
+          description: The store in it, V(sqlite), V(qdrant), V(neo4j) or V(files).
+          type: str
+          sample: qdrant
+        store_version:
+          description: Version that the files name; null where they do not.
+          type: str
+          sample: 1.18.0
+        size_bytes:
+          description: Bytes of all files as they are long.
+          type: int
+          sample: 818937856
+        allocated_bytes:
+          description: Bytes that the files take on disk.
+          type: int
+          sample: 143654912
+        files:
+          description: How many files there are.
+          type: int
+          sample: 412
+        way:
+          description: The way of its copy; V(live) if its containers were not frozen.
+          type: str
+          sample: two_pass
+        census:
+          description: What the store holds, such as points for each collection; null where it was not counted.
+          type: dict
+          sample: {collections: {memories: 1204}}
+        check:
+          description: Whether the copy is sound, with C(level), C(ok) and C(findings).
+          type: dict
+          sample: {level: quick, ok: true, findings: []}
+timings:
+  description: Seconds of each phase.
+  returned: when a snapshot was made
+  type: dict
+  sample: {plan: 0.051, copy: 0.302, freeze: 0.214, check: 0.633, commit: 1.405}
+removed:
+  description: Ids of the snapshots that O(keep) removed.
+  returned: when a snapshot was made
+  type: list
+  elements: str
+  sample: []
+actions:
+  description: What was done, in order; in check mode, what would be.
+  returned: success
+  type: list
+  elements: str
+  sample: [snapshot 5f0c2a9b of 4 volumes made]
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.request import BackupRequest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
+from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect
+from ansible_collections.openmemory.stack.plugins.module_utils._repository_options import (
+    finish,
+    progress,
+    repository_argument_spec,
+    repository_settings,
+)
+
+KEEP = {
+    **{name: {"type": "int"} for name in ("last", "hourly", "daily", "weekly", "monthly", "yearly")},
+    "within": {"type": "str"},
+}
+
+
+def argument_spec() -> dict[str, Any]:
+    quiesce = {"type": "str", "choices": ["pause", "stop", "none"]}
+    return {
+        "volumes": {
+            "type": "list",
+            "elements": "dict",
+            "options": {"name": {"type": "str", "required": True}, "quiesce": quiesce},
+        },
+        "quiesce": {**quiesce, "default": "pause"},
+        "capture": {"type": "str", "choices": ["auto", "reflink", "single", "two_pass"], "default": "auto"},
+        "compare": {"type": "bool", "default": False},
+        "staging": {"type": "str", "choices": ["keep", "discard"], "default": "keep"},
+        "staging_dir": {"type": "path"},
+        "verify": {"type": "str", "choices": ["none", "quick", "full"], "default": "quick"},
+        "tags": {"type": "list", "elements": "str", "default": []},
+        "keep": {"type": "dict", "options": KEEP, "no_log": False},
+        "prune": {"type": "bool", "default": True},
+        "export": {"type": "bool", "default": False},
+        "freeze_timeout": {"type": "float", "default": 60},
+        "freeze_budget": {"type": "float", "default": 0.3},
+        "stop_timeout": {"type": "int"},
+        "init": {"type": "bool", "default": True},
+    }
+
+
+def request_of(module: AnsibleModule) -> BackupRequest:
+    options = {name: module.params[name] for name in argument_spec()}
+    asked = {name: value for name, value in (options.pop("keep") or {}).items() if value is not None}
+    return BackupRequest(**repository_settings(module), keep=Keep(**asked) if asked else None, **options)
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec={**argument_spec(), **repository_argument_spec()}, supports_check_mode=True)
+    try:
+        result = backup.run(request_of(module), connect(module), progress(module), module.check_mode)
+    except StackError as error:
+        module.fail_json(msg=str(error))
+    finish(module, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs a long module in the background of its host, and prints how far it is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.playbook.task import Task
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible.utils.vars import merge_hash
+from ansible_collections.openmemory.stack.plugins.plugin_utils._progress_lines import Lines
+
+LIMIT_S = 7 * 86400  # Ansible kills a background job after that long; ours end by themselves
+LOST_S = 120  # how long a lost connection is tried again
+QUIET_S = 5
+_MARK = "--openmemory.stack--"
+_WRAPPING = ("ansible_job_id", "results_file", "started", "finished")
+_WRAPPING += ("stdout", "stderr", "stdout_lines", "stderr_lines")
+
+display = Display()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at the host: what the module says of itself (None: nothing yet), and what became of its job."""
+
+    progress: Mapping[str, Any] | None
+    finished: bool
+    alive: bool
+
+
+class ProgressAction(ActionBase):
+    """For an action plugin with the name of a module. verb is what the module does, for people."""
+
+    _supports_check_mode = True
+    _supports_async = True
+    verb = ""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        own = bool(self._task.async_val)
+        if self._task.check_mode or own or self._connection.has_native_async:
+            wrap = own and not self._connection.has_native_async
+            result = merge_hash(result, self._execute_module(task_vars=variables, wrap_async=wrap))
+            if not wrap:
+                self._remove_tmp_path(self._connection._shell.tmpdir)
+            return result
+        return merge_hash(result, self._watched(variables))
+
+    def _watched(self, variables: dict[str, Any]) -> dict[str, Any]:
+        job = self._start(variables)
+        if job.get("failed") or "ansible_job_id" not in job:
+            return {**job, "changed": False}
+        if not self._wait(job, self._host(variables)):
+            self._low_level_execute_command(f"rm -f {shlex.quote(job['results_file'])}")
+            message = f"The {self.verb} on {self._host(variables)} was killed before it could say anything"
+            return {
+                "failed": True,
+                "msg": f"{message}; run it again, which first finishes or undoes what was begun, "
+                "or run openmemory-stack recover there.",
+            }
+        return self._collect(job, variables)
+
+    def _start(self, variables: dict[str, Any]) -> dict[str, Any]:
+        self._task.async_val = LIMIT_S
+        try:
+            started: dict[str, Any] = self._execute_module(task_vars=variables, wrap_async=True)
+        finally:
+            self._task.async_val = 0  # or Ansible would poll it, too
+        return started
+
+    def _wait(self, job: Mapping[str, Any], host: str) -> bool:
+        """Print lines until the job is over; False if it is gone without a result."""
+        lines = Lines(f"{host}: {self.verb}", quiet_s=QUIET_S)
+        begun = heard = time.monotonic()
+        gone = 0
+        while True:
+            since = time.monotonic() - begun
+            time.sleep(1 if since < QUIET_S else 2 if since < 60 else 5)
+            try:
+                seen = self._look(job)
+            except AnsibleConnectionFailure as error:
+                if time.monotonic() - heard > LOST_S:
+                    raise AnsibleConnectionFailure(self._lost(job, host, error)) from error
+                self._say(lines.lost())
+                continue
+            heard = time.monotonic()
+            if seen.finished:
+                return True
+            gone = 0 if seen.alive else gone + 1
+            if gone > 1:  # between two looks it may just have written its result
+                return False
+            if seen.progress is not None:
+                self._say(lines.of(seen.progress, heard - begun))
+
+    def _look(self, job: Mapping[str, Any]) -> Seen:
+        done = self._low_level_execute_command(self._command(job))
+        if done["rc"] != 0:
+            raise AnsibleConnectionFailure(done.get("stderr") or "the host does not answer")
+        progress, state, alive = done["stdout"].split(f"{_MARK}\n")
+        return Seen(_parse(progress), '"started": true' not in state.replace("True", "true"), "alive" in alive)
+
+    def _command(self, job: Mapping[str, Any]) -> str:
+        """One cheap command; what it looks for must not be found in its own command line, hence the brackets."""
+        name = job["ansible_job_id"].split(".")[0]
+        hidden = f"[{name[0]}]{name[1:]}"
+        directory, _slash, file = job["results_file"].rpartition("/")
+        result = f"{shlex.quote(directory)}/[{file[0]}]{shlex.quote(file[1:])}"
+        progress = shlex.quote(f"/run/openmemory-stack/{self._project()}/progress.json")
+        return (
+            f"test {progress} -nt {result} && head -c 16384 {progress}; echo; echo {_MARK}; "
+            f"head -c 200 {result}; echo; echo {_MARK}; "
+            f"grep -sqa '{hidden}' /proc/[0-9]*/cmdline && echo alive; true"
+        )
+
+    def _project(self) -> str:
+        return str(self._task.args.get("compose_project", ""))
+
+    def _host(self, variables: Mapping[str, Any]) -> str:
+        name = str(variables.get("inventory_hostname", "host"))
+        return f"{name} -> {self._task.delegate_to}" if self._task.delegate_to else name
+
+    def _lost(self, job: Mapping[str, Any], host: str, error: Exception) -> str:
+        return (
+            f"The connection to {host} is lost ({error}). The {self.verb} goes on there by itself; see with "
+            f"'openmemory-stack status' how it went. Its result will be in {job['results_file']}."
+        )
+
+    def _say(self, lines: list[str]) -> None:
+        if not self._task.no_log:
+            for line in lines:
+                display.display(line)
+
+    def _collect(self, job: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        asked = {"action": "async_status", "args": {"jid": job["ansible_job_id"]}}
+        handler = self._shared_loader_obj.action_loader.get(
+            "ansible.legacy.async_status",
+            task=Task.load({**asked, "environment": self._task.environment}),
+            connection=self._connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
+            shared_loader_obj=self._shared_loader_obj,
+        )
+        found = handler.run(task_vars=variables)
+        handler.cleanup(force=True)
+        self._low_level_execute_command(f"rm -f {shlex.quote(job['results_file'])}")
+        return {name: value for name, value in found.items() if name not in _WRAPPING}
+
+
+def _parse(text: str) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except ValueError:  # nothing there yet
+        return None
+    return found if isinstance(found, dict) else None
