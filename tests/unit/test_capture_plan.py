@@ -80,12 +80,12 @@ def test_the_whole_stack_is_one_plan_and_logs_need_no_freeze(stack: Any) -> None
     assert all(volume.size.files for volume in plan.volumes)
 
 
-def test_only_what_runs_and_can_write_is_frozen(stack: Any) -> None:
+def test_all_that_can_write_is_frozen_or_watched(stack: Any) -> None:
     stack.running[0]["State"] = "exited"
     stack.use({f"{PROJECT}_openmemory_data": "/backup"}, name="reader")["Mounts"][0]["RW"] = False
     stack.use({f"{PROJECT}_openmemory_data": "/mnt"}, name="foreign")
     plan = make_plan(stack, PROJECT)
-    assert sorted(plan.pause) == sorted(identity(name) for name in ("neo4j", "openmemory-mcp", "foreign"))
+    assert sorted(plan.pause) == sorted(identity(name) for name in ("neo4j", "openmemory-mcp", "qdrant", "foreign"))
 
 
 def test_volumes_can_be_named_as_in_the_project_or_as_in_docker(stack: Any) -> None:

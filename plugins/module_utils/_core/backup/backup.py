@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timezone
 from typing import Any
 
 from ..capture.capture import Captured, CaptureSettings, capture
@@ -29,7 +30,7 @@ from ..proof import census
 from ..proof.checks import check_staged
 from ..repository import listing, retention
 from ..repository.manifest import Manifest
-from ..repository.repository import Commit, Repository, Snapshot
+from ..repository.repository import Commit, Repository
 from ..repository.restic import Restic
 from .description import make_manifest
 from .request import BackupRequest
@@ -106,22 +107,21 @@ class _Backup:
         paths = [volume.path for volume in plan.volumes]
         staging = Staging(staging_root(request.staging_dir, self.places.staging, request.project, paths))
         progress.phase("repository")
-        # before anything is frozen: a wrong password then costs nothing
-        snapshots = self._open()
+        opened = self._open()
         journal = self.journal
         staging.prepare([volume.key for volume in plan.volumes])
         way = choose(request.capture, plan.volumes, staging, request.freeze_budget)
         check_space(plan.volumes, staging, way)
-        captured = self._capture(plan, way, staging, journal)
+        captured = self._capture(plan, way, staging, opened)
         journal.phase("check")
         proof = self._prove(plan, captured, staging, journal)
         exports = self._export(plan, staging, journal)
         manifest = make_manifest(request, self.engine, plan, captured, staging, proof, exports, progress.timings)
-        listing.write(staging.root, [volume.key for volume in plan.volumes], staging.listing)
+        listing.write(staging.volumes, [volume.key for volume in plan.volumes], staging.listing)
         _write_private(staging.manifest, manifest.to_json())
         journal.phase("commit")
         progress.phase("commit")
-        commit = self._commit(staging, captured.way, snapshots)
+        commit = self._commit(staging, captured.way)
         self._keep_manifest(commit.snapshot_id, manifest)
         removed = self._retain()
         if request.staging == "discard":
@@ -131,26 +131,29 @@ class _Backup:
         progress.done()
         return self._result(plan, captured, manifest, commit, removed)
 
-    def _open(self) -> list[Snapshot]:
-        if not self.repository.exists():
-            if not self.request.init:
-                raise StackError(
-                    f"There is no repository at {self.repository.shown}; set init: true, or correct repository."
-                )
-            self.repository.init()
-            self.actions.append(f"repository {self.repository.shown} made")
-            return []
-        if self.repository.unlock_stale():
-            self.actions.append("a lock that a dead process left in the repository was removed")
-        return self.repository.snapshots(self.request.project)
+    def _open(self) -> Future[None] | None:
+        """Have a repository. What its password says is asked meanwhile: restic needs most of a second for the key."""
+        if self.repository.exists():
+            worker = ThreadPoolExecutor(max_workers=1)
+            opened = worker.submit(self.repository.open)
+            worker.shutdown(wait=False)
+            return opened
+        if not self.request.init:
+            raise _no_repository(self.repository)
+        self.repository.init()
+        self.actions.append(f"repository {self.repository.restic.shown} made")
+        return None
 
-    def _capture(self, plan: CapturePlan, way: Way, staging: Staging, journal: Journal) -> Captured:
+    def _capture(self, plan: CapturePlan, way: Way, staging: Staging, opened: Future[None] | None) -> Captured:
         settings = CaptureSettings(self.request.compare, self.request.freeze_timeout, self.request.freeze_budget)
 
         def witness() -> dict[str, Any]:
-            return census.ask(self.engine, list(plan.containers.values()), self.warnings, plan.keys)
+            if opened is not None:
+                opened.result()  # before anything is frozen: a wrong password then costs nothing
+            self.warnings.clear()
+            return census.ask(self.engine, plan.containers, plan.keys, self.warnings)
 
-        return capture(plan, way, staging, self.engine, self.places, journal, self.progress, settings, witness)
+        return capture(plan, way, staging, self.engine, self.places, self.journal, self.progress, settings, witness)
 
     def _prove(
         self, plan: CapturePlan, captured: Captured, staging: Staging, journal: Journal
@@ -182,8 +185,9 @@ class _Backup:
             self.progress.phase("probe")
             directories = {volume.key: staging.volume(volume.key) for volume in plan.volumes}
             counted = probe(
-                self.engine, journal, plan.project, plan.containers, directories, self.places.scratch, timeout=300
-            )
+                self.engine, journal, plan.project, plan.containers, directories, self.places.scratch,
+                keys=plan.keys, notes=self.warnings,
+            )  # fmt: skip
             for key, found_census in counted.items():
                 proof[key]["census"] = found_census
         return proof
@@ -196,20 +200,29 @@ class _Backup:
         journal.phase("export")
         self.progress.phase("export")
         staged = {volume.key: staging.volume(volume.key) for volume in plan.volumes}
-        return export(self.engine, journal, plan.project, plan.containers, staged, staging.export, self.places.scratch)
+        return export(
+            self.engine, journal, plan.project, plan.containers, staged, staging.export, self.places.scratch,
+            keys=plan.keys,
+        )  # fmt: skip
 
-    def _commit(self, staging: Staging, way: str, snapshots: list[Snapshot]) -> Commit:
+    def _commit(self, staging: Staging, way: str) -> Commit:
         request = self.request
         tags = [_MARK, f"project={request.project}", f"way={way}", f"verified={request.verify}", *request.tags]
-        parent = snapshots[-1].id if snapshots else None
-        return self.repository.commit(staging.root, staging.targets(), tags, parent, self.progress.show)
+        done = 0
+
+        def tell(bytes_done: int, _total: int) -> None:
+            nonlocal done
+            self.progress.advance(bytes_done - done)
+            done = bytes_done
+
+        return self.repository.commit(staging.root, staging.targets(), tags, progress=tell)
 
     def _retain(self) -> list[str]:
         if self.request.keep is None:
             return []
         self.progress.phase("retention")
         snapshots = self.repository.snapshots(self.request.project)
-        going = retention.to_remove(snapshots, self.request.keep, time.time())
+        going = retention.to_remove(snapshots, self.request.keep, datetime.now(timezone.utc))
         if going:
             self.repository.forget([snapshot.id for snapshot in going], prune=self.request.prune)
             self.actions += [
@@ -249,8 +262,8 @@ def _predict(request: BackupRequest, engine: Engine, places: Places, repository:
     actions = []
     if not repository.exists():
         if not request.init:
-            raise StackError(f"There is no repository at {repository.shown}; set init: true, or correct repository.")
-        actions.append(f"repository {repository.shown} would be made")
+            raise _no_repository(repository)
+        actions.append(f"repository {repository.restic.shown} would be made")
     frozen = [plan.containers[key]["Name"].lstrip("/") for key in (*plan.pause, *plan.stop)]
     actions.append(f"snapshot of {', '.join(volume.name for volume in plan.volumes)} would be made")
     if frozen:
@@ -265,6 +278,11 @@ def _predict(request: BackupRequest, engine: Engine, places: Places, repository:
         "actions": actions,
         "warnings": [],
     }
+
+
+def _no_repository(repository: Repository) -> StackError:
+    shown = repository.restic.shown
+    return StackError(f"There is no repository at {shown}; set init: true to have it made, or correct repository.")
 
 
 def _write_private(path: str, content: Mapping[str, Any] | str) -> None:

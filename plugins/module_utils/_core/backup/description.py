@@ -51,7 +51,7 @@ def make_manifest(
         tool_version=TOOL_VERSION,
         way=captured.way,
         freeze_s=round(captured.freeze_s, 4),
-        quiesced=_quiesced(plan),
+        quiesced=[dict(one) for one in captured.quiesced],
         volumes={
             volume.key: {**_volume(volume, captured, staging), **proof.get(volume.key, {})} for volume in plan.volumes
         },
@@ -64,11 +64,6 @@ def make_manifest(
         timings={name: round(seconds, 3) for name, seconds in timings.items()},
         exports=exports,
     )
-
-
-def _quiesced(plan: CapturePlan) -> list[dict[str, str]]:
-    how = {**dict.fromkeys(plan.pause, "pause"), **dict.fromkeys(plan.stop, "stop")}
-    return [{"name": plan.containers[key]["Name"].lstrip("/"), "how": way} for key, way in how.items()]
 
 
 def _services(plan: CapturePlan) -> dict[str, Mapping[str, Any]]:

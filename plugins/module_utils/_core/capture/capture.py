@@ -27,13 +27,15 @@ _MOST_LIVE_PASSES = 4
 class Captured:
     """freeze_s is the freeze window in seconds; reports are by volume key, the last pass of each.
 
-    read_before is how many bytes were read outside of the window. before and after are what the witness said.
+    read_before is how many bytes were read outside of the window; quiesced is [{name, how}]. before and after are what
+    the witness said.
     """
 
     way: str
     freeze_s: float
     reports: dict[str, PassReport] = field(default_factory=dict)
     read_before: int = 0
+    quiesced: list[dict[str, str]] = field(default_factory=list)
     before: Any = None
     after: Any = None
 
@@ -81,8 +83,10 @@ def capture(
     freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, settings.timeout)
     with freeze:
         for key, mirror in frozen.items():
-            found.reports[key] = mirror.frozen_pass()
+            found.reports[key] = mirror.frozen_pass(settings.timeout)
+            freeze.check()
     found.freeze_s = freeze.window
+    found.quiesced = freeze.quiesced
     found.after = witness()
     for mirror in frozen.values():
         mirror.save()

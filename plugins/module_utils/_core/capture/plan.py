@@ -44,7 +44,10 @@ class PlannedVolume:
 
 @dataclass
 class CapturePlan:
-    """containers are inspected ones by id: all of the project's and all that mount a planned volume."""
+    """containers are inspected ones by id: all of the project's and all that mount a planned volume.
+
+    pause and stop are the ids of all that can write to a volume; those that do not run are watched, not touched.
+    """
 
     project: str
     volumes: list[PlannedVolume]
@@ -171,12 +174,12 @@ def _default_quiesce(entry: Mapping[str, Any]) -> str:
 
 
 def _choose_containers(plan: CapturePlan, state: State) -> None:
-    """Only what runs and can write is frozen; a container with one volume to stop for is stopped."""
+    """All that can write; a container with one volume to stop for is stopped."""
     how: dict[str, str] = {}
     for volume in plan.frozen:
         for container in state.users.get(volume.name, ()):
             mount = next(mount for mount in container["Mounts"] if mount.get("Name") == volume.name)
-            if not mount.get("RW", True) or container["State"] not in ("running", "paused", "restarting"):
+            if not mount.get("RW", True):
                 continue
             if container["State"] == "restarting":
                 raise StackError(

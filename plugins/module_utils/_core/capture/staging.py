@@ -47,9 +47,13 @@ class Staging:
     def export(self) -> str:
         return os.path.join(self.root, EXPORT)
 
+    @property
+    def volumes(self) -> str:
+        return os.path.join(self.root, VOLUMES)
+
     def volume(self, key: str) -> str:
         """The directory that becomes the volume's tree."""
-        return os.path.join(self.root, VOLUMES, key)
+        return os.path.join(self.volumes, key)
 
     def index(self, key: str) -> str:
         return os.path.join(self.root, _INDEX, f"{key}.json")
@@ -61,12 +65,12 @@ class Staging:
 
     def prepare(self, keys: Sequence[str]) -> None:
         """Make the directories and remove what an earlier run left that is not of these volumes."""
-        for path in (self.root, os.path.join(self.root, VOLUMES), os.path.join(self.root, _INDEX)):
+        for path in (self.root, self.volumes, os.path.join(self.root, _INDEX)):
             os.makedirs(path, mode=0o700, exist_ok=True)
             about = os.lstat(path)
             if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
                 raise StackError(f"staging_dir {path} is not a directory that only we can write to; name another one.")
-        for name in os.listdir(os.path.join(self.root, VOLUMES)):
+        for name in os.listdir(self.volumes):
             if name not in keys:
                 self.forget(name)
         for path in (self.manifest, self.listing):
