@@ -69,7 +69,8 @@ def export(
                     "or leave export out."
                 )
             place = os.path.join(draft, found.kind, key)
-            os.makedirs(place, mode=0o700)
+            for directory in (os.path.dirname(place), place):
+                os.makedirs(directory, mode=0o700, exist_ok=True)
             with scratch_directory(journal, scratch, "export") as space, Throwaway(engine, journal, project) as own:
                 _EXPORTS[found.kind](_Work(own, store, path, place, space, timeout))
             made += _listed(draft, found.kind, key)

@@ -86,7 +86,8 @@ def scratch_directory(journal: Ledger | None, scratch: str, purpose: str) -> Ite
     if journal is not None:
         journal.add("remove", place)
     try:
-        os.makedirs(place, mode=0o700)
+        os.makedirs(scratch, mode=0o700, exist_ok=True)
+        os.mkdir(place, mode=0o700)
         yield place
     except OSError as error:
         raise StackError(f"{error.filename or place} cannot be used as scratch space ({error.strerror}).") from error

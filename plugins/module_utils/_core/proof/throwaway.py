@@ -100,6 +100,8 @@ class Throwaway:
             network = self.network()
             body["HostConfig"]["NetworkMode"] = network
             body["NetworkingConfig"] = {"EndpointsConfig": {network: {"Aliases": list(changes.aliases)}}}
+        else:
+            body["Hostname"] = "localhost"  # without a network no other resolves, and Neo4j ends at once
         self._note("containers", name)
         self._containers.append(name)
         self._engine.create_container(name, body)
