@@ -93,7 +93,7 @@ def test_every_snapshot_holds_what_was_acknowledged_before_its_freeze(
                     state_dir=str(ROOT / "state"),
                     tags=[f"round-{number}"],
                 )
-                made = backup.run(request, Engine.connect(), Progress(Places.of(PROJECT, request.state_dir)))
+                made = backup.run(request, Engine.connect(), Progress())
                 windows.append(made["freeze_s"])
                 expected = stack.acknowledged(known[-1])
                 assert len(known) == number + 1

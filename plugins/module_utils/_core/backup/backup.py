@@ -50,6 +50,7 @@ def run(request: BackupRequest, engine: Engine, progress: Progress, check_mode: 
     if check_mode:
         return _predict(request, engine, places, repository)
     with OperationLock(places, "backup"):
+        progress.attach(places.progress)
         repaired = recover(engine, places, lock_held=True)
         try:
             journal = Journal.begin(places, "backup", uuid.uuid4().hex)
