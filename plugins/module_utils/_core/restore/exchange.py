@@ -1,0 +1,113 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Stop, swap, start, prove, accept: the part of a restore that changes what is live, and its way back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..engine import Engine
+from ..errors import StackError
+from ..operation.journal import Journal
+from ..operation.places import Places
+from ..operation.progress import Progress
+from ..operation.recover import recover
+from .crew import Crew
+from .swap import Record, Swap
+from .undo import ACCEPTED, KEY, SWAPPING, finish
+
+
+class Exchange:
+    """One exchange of what is live. stop_timeout (None: the container's own) and wait_timeout are in seconds."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        journal: Journal,
+        record: Record,
+        progress: Progress,
+        stop_timeout: int | None = None,
+        wait_timeout: float = 300.0,
+    ):
+        self.crew = crew
+        self.journal = journal
+        self.record = record
+        self.progress = progress
+        self.stop_timeout = stop_timeout
+        self.wait_timeout = wait_timeout
+
+    def run(
+        self,
+        make_swaps: Callable[[], list[Swap]],
+        start: bool,
+        explain: Callable[[], str],
+        prove: Callable[[], None],
+        keep_seconds: float | None = None,
+    ) -> float:
+        """Do it, and return the downtime in seconds: first stop to last health. Raises StackError; see take_back().
+
+        make_swaps is called once all stand still. explain gives more on a failed start, prove raises StackError where
+        the running stack is not right. Old data is kept for keep_seconds from now (None: until what the record says).
+        """
+        crew = self.crew
+        self._phase("stop")
+        begun = time.monotonic()
+        crew.stop(self.journal, self.stop_timeout)
+        self._phase("swap")  # nothing slow from here to the start: renames, and the journal before them
+        self.record.swaps = make_swaps()
+        self.record.stage = SWAPPING
+        self.note()
+        for swap in self.record.swaps:
+            swap.forward()
+        downtime = 0.0
+        if start and crew.ids:
+            self._start(explain)
+            downtime = time.monotonic() - begun
+            prove()
+        self._phase("finish")
+        self.record.stage = ACCEPTED
+        if keep_seconds is not None:
+            self.record.until = time.time() + keep_seconds
+        self.note()
+        finish(self.journal, self.record)
+        self.journal.end()
+        return downtime
+
+    def note(self) -> None:
+        """The record, into the journal."""
+        self.journal.note(KEY, self.record.as_json())
+
+    def _start(self, explain: Callable[[], str]) -> None:
+        try:
+            self._phase("start")
+            self.crew.start(self.wait_timeout)
+            self._phase("health")
+            self.crew.wait(self.wait_timeout)
+        except StackError as error:
+            raise StackError(f"{error}{explain()}") from error
+
+    def _phase(self, name: str) -> None:
+        self.journal.phase(name)
+        self.progress.phase(name)
+
+
+def take_back(error: BaseException, engine: Engine, places: Places, crew: Crew, journal: Journal) -> None:
+    """Everything as before, also for Ctrl-C. Raises StackError with the reason and what was done, for a StackError."""
+    stage = (journal.data.get(KEY) or {}).get("stage")
+    try:
+        recover(engine, places, lock_held=True)
+    except StackError as second:
+        raise StackError(
+            f"{error} It could not be taken back: {second} Run openmemory-stack recover when that is repaired."
+        ) from error
+    if not isinstance(error, StackError):
+        return
+    if stage == ACCEPTED:
+        raise StackError(f"{error} The data is swapped in and proven, and the old data is kept.") from error
+    if stage == SWAPPING:
+        names = ", ".join(crew.names())
+        again = f", and {names} started on it again" if names else ""
+        raise StackError(f"{error} It was taken back: the data is as it was before{again}.") from error

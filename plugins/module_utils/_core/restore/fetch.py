@@ -1,0 +1,107 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Restored data beside the live data: fetched, made exact by the listing, and checked. Nothing live is touched."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from ..errors import StackError
+from ..operation.progress import Progress
+from ..proof.checks import QUICK, CheckResult, check_staged, refusal
+from ..repository import listing
+from ..repository.repairing import repair
+from ..repository.repository import Repository
+from ..repository.snapshot import Snapshot
+from .plan import path_names
+from .targets import Target
+
+LISTING = "/listing.jsonl"
+
+
+def fetch(
+    repository: Repository, snapshot: Snapshot, targets: Sequence[Target], operation: str, progress: Progress
+) -> None:
+    """Fetch whole volumes into "new" of each target's directory of ours, which is there and empty.
+
+    One call of restic for each file system. Raises StackError where a copy is not exactly what was captured.
+    """
+    total = sum(int(target.about.get("size_bytes") or 0) for target in targets)
+    progress.phase("fetch", total)
+    groups: dict[int, dict[str, str]] = defaultdict(dict)
+    lists: dict[int, str] = {}
+    for target in targets:
+        beside = target.beside(operation)
+        device = os.stat(beside).st_dev
+        groups[device][f"/volumes/{target.key}"] = os.path.join(beside, "new")
+        lists.setdefault(device, os.path.join(beside, "meta", "listing.jsonl"))
+    for device, wanted in groups.items():
+        os.mkdir(os.path.dirname(lists[device]), 0o700)
+        repository.restore_all(snapshot.id, {**wanted, LISTING: lists[device]}, follow(progress), total_bytes=total)
+    progress.phase("compare")
+    for target in targets:
+        beside = target.beside(operation)
+        repair(os.path.join(beside, "new"), lists[os.stat(beside).st_dev], target.key)
+
+
+def fetch_path(
+    repository: Repository, snapshot: Snapshot, target: Target, path: str, operation: str, progress: Progress
+) -> list[str]:
+    """Fetch one path of a volume, and what belongs to it, into the directory "new" of ours; the names that came.
+
+    Names are paths relative to the volume's root. Raises StackError if the snapshot does not have the path.
+    """
+    beside = target.beside(operation)
+    os.mkdir(os.path.join(beside, "meta"), 0o700)
+    file = os.path.join(beside, "meta", "listing.jsonl")
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(repository.dump(snapshot.id, LISTING))
+    names = [name for name in path_names(path, target.store) if any(listing.entries_below(file, target.key, name))]
+    if path not in names:
+        raise StackError(
+            f"path is {path}, which the snapshot {snapshot.short_id} does not have in {target.key}; in the root it has "
+            f"{', '.join(_roots(file, target.key)) or 'nothing'}."
+        )
+    progress.phase("fetch")
+    wanted = {f"/volumes/{target.key}/{name}": os.path.join(beside, "new", os.path.basename(name)) for name in names}
+    repository.restore_all(snapshot.id, wanted, follow(progress))
+    progress.phase("compare")
+    for name in names:
+        repair(os.path.join(beside, "new", os.path.basename(name)), file, target.key, name)
+    return names
+
+
+def check(targets: Sequence[Target], operation: str, scratch: str) -> dict[str, CheckResult]:
+    """The stores' own checks of what was fetched, by key.
+
+    Raises StackError for damage in what was sound when it was captured; of what was not checked then, the results tell.
+    """
+    staged = {target.key: (target.store, os.path.join(target.beside(operation), "new")) for target in targets}
+    results = check_staged(staged, scratch, QUICK)
+    sound = {target.key for target in targets if (target.about.get("check") or {}).get("ok") is True}
+    problem = refusal({key: result for key, result in results.items() if key in sound})
+    if problem:
+        raise StackError(f"{problem} Nothing was put in place; restore another snapshot, and check the repository.")
+    return results
+
+
+def follow(progress: Progress) -> Callable[[int, int], None]:
+    """What restic says (bytes done and in all) as steps of a phase."""
+    reached = 0
+
+    def tell(done: int, _total: int) -> None:
+        nonlocal reached
+        if done > reached:
+            progress.advance(done - reached)
+            reached = done
+
+    return tell
+
+
+def _roots(file: str, key: str) -> list[str]:
+    names = {entry.path.split("/")[0] for entry in listing.read(file, key) if entry.path}
+    return sorted(map(listing.show, names))[:20]

@@ -1,0 +1,223 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The plan of a restore, checked as a whole before anything changes: check mode shows it as it is."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..byte_sizes import show_bytes
+from ..engine import Engine
+from ..errors import StackError
+from ..filesystem import existing_ancestor, free_and_total
+from ..proof.gate import version_problem, version_warning
+from ..repository.manifest import Manifest
+from ..repository.repository import Repository
+from ..repository.snapshot import Snapshot
+from ..state import State
+from ..stores import sqlite
+from ..stores.container import Container
+from ..stores.registry import recognise
+from ..volumes import PROJECT_LABEL
+from .crew import Crew
+from .request import RestoreRequest
+from .targets import Target, choose_keys, find_targets, refuse_foreign
+
+_SIDE_FILES = ("-journal", "-wal", "-shm")
+_OVERHEAD = 4096  # bytes that a file may take beyond its size: a block's rest and its inode
+_RAN = ("running", "restarting")
+
+
+@dataclass
+class RestorePlan:
+    """crew are the containers to stop and start: those of the project that use a target and run."""
+
+    request: RestoreRequest
+    snapshot: Snapshot
+    manifest: Manifest
+    targets: list[Target]
+    containers: dict[str, dict[str, Any]]
+    crew: Crew
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def path(self) -> str | None:
+        """The one path that is restored, relative to the volume's root."""
+        return self.request.path
+
+    @property
+    def actions(self) -> list[str]:
+        """What is done, in order, for people."""
+        of = f"snapshot {self.snapshot.short_id} of {self.snapshot.time:%Y-%m-%d %H:%M:%S}"
+        found = [f"create volume {target.name}" for target in self.targets if not target.exists]
+        for target in self.targets:
+            what = f"{self.path} in volume {target.name}" if self.path else f"volume {target.name}"
+            kept = "" if target.empty else f"; what is there now is kept for {self.request.keep_days:g} days"
+            found.append(f"restore {what} from {of}{kept}")
+        if self.crew.ids:
+            found.append(f"stop {', '.join(reversed(self.crew.names()))}")
+            if self.request.start:
+                found.append(f"start {', '.join(self.crew.names())}")
+        return found
+
+    @property
+    def diff(self) -> dict[str, Any]:
+        """{before, after}: what each volume holds."""
+        before: dict[str, Any] = {}
+        after: dict[str, Any] = {}
+        for target in self.targets:
+            now = "nothing" if target.empty else "its live data"
+            before[target.name] = now if target.exists else None
+            after[target.name] = {"snapshot": self.snapshot.id, "path": self.path or "."}
+        return {"before": {"volumes": before}, "after": {"volumes": after}}
+
+    def users_of(self, target: Target) -> list[dict[str, Any]]:
+        """Inspected containers that use a target."""
+        return [self.containers[user["Id"]] for user in target.users if user["Id"] in self.containers]
+
+
+def make_plan(
+    request: RestoreRequest, engine: Engine, repository: Repository, state: State | None = None
+) -> RestorePlan:
+    """Resolve, find and check everything. Raises StackError with what stands in the way; changes nothing."""
+    snapshot = repository.resolve(request.snapshot, request.from_project or request.project)
+    manifest = Manifest(**repository.manifest(snapshot.id))
+    _refuse_other_stack(request, snapshot, manifest)
+    keys = choose_keys(request, manifest)
+    state = state or State(engine)
+    targets = find_targets(request, manifest, keys, state)
+    for target in targets:
+        refuse_foreign(target, request.project)
+    containers = inspect_users(engine, request.project, targets)
+    if request.path:
+        _check_path(request, targets[0])
+    _refuse_overwriting(request, targets)
+    plan = RestorePlan(
+        request, snapshot, manifest, targets, containers, crew_of(engine, request.project, targets, containers)
+    )
+    _gate(plan, engine)
+    check_space(targets, request.path)
+    if not plan.crew.ids and any(target.users for target in targets):
+        plan.warnings.append("None of the containers ran, so none is started and no census is compared.")
+    return plan
+
+
+def _refuse_other_stack(request: RestoreRequest, snapshot: Snapshot, manifest: Manifest) -> None:
+    wanted = request.from_project or request.project
+    if manifest.project != wanted:
+        raise StackError(
+            f"snapshot {snapshot.short_id} is of the stack {manifest.project}, not of {wanted}; to restore it here "
+            f"nevertheless, set from_project: {manifest.project}."
+        )
+
+
+def inspect_users(engine: Engine, project: str, targets: Sequence[Target]) -> dict[str, dict[str, Any]]:
+    """Inspected containers by id: those that use a target, and all of the project."""
+    wanted = {user["Id"]: None for target in targets for user in target.users}
+    for container in engine.containers():
+        if (container.get("Labels") or {}).get(PROJECT_LABEL) == project:
+            wanted[container["Id"]] = None
+    return {identity: engine.inspect_container(identity) for identity in wanted}
+
+
+def crew_of(engine: Engine, project: str, targets: Sequence[Target], containers: Mapping[str, dict[str, Any]]) -> Crew:
+    """The containers to stop: those that use a target and run. containers are inspected ones. StackError if paused."""
+    chosen = {}
+    for target in targets:
+        for user in target.users:
+            about = containers[user["Id"]]
+            if about["State"]["Status"] == "paused":
+                raise StackError(
+                    f"The container {about['Name'].lstrip('/')}, which uses the volume {target.name}, is paused; "
+                    "resume it (docker unpause) or run openmemory-stack recover first."
+                )
+            if about["State"]["Status"] in _RAN:
+                chosen[user["Id"]] = about
+    return Crew(engine, project, chosen)
+
+
+def _check_path(request: RestoreRequest, target: Target) -> None:
+    if not target.exists or not os.path.isdir(target.path):
+        raise StackError(f"path restores into a volume that is there, and {target.name} is not; leave out path.")
+    path = str(request.path)
+    parent = os.path.dirname(path)
+    at = target.path
+    for part in parent.split("/") if parent else []:
+        at = os.path.join(at, part)
+        inside = os.path.relpath(at, target.path)
+        if os.path.islink(at) or not os.path.isdir(at):
+            raise StackError(
+                f"path is {path}, and the volume {target.name} has no directory {inside} now; restore {inside} "
+                "as a whole."
+            )
+        if os.lstat(at).st_dev != os.lstat(target.path).st_dev:
+            raise StackError(f"path is {path}, and {at} is on another file system than the volume; restore it by hand.")
+    target.empty = not any(os.path.lexists(os.path.join(target.path, name)) for name in path_names(path, target.store))
+
+
+def path_names(path: str, store: str) -> list[str]:
+    """The path and what belongs to it: a database of SQLite always goes with its side files."""
+    if store != sqlite.KIND or path.endswith(_SIDE_FILES):
+        return [path]
+    return [path, *(path + suffix for suffix in _SIDE_FILES)]
+
+
+def _refuse_overwriting(request: RestoreRequest, targets: Sequence[Target]) -> None:
+    if request.force:
+        return
+    full = [target.name for target in targets if not target.empty]
+    if full:
+        many = len(full) > 1
+        what = f"The volume{'s' if many else ''} {', '.join(full)} {'are' if many else 'is'} not empty"
+        if request.path:
+            what = f"{request.path} is there in the volume {full[0]}"
+        raise StackError(
+            f"{what}; set force: true to replace that (it is kept for {request.keep_days:g} days), or target: new to "
+            "restore beside it."
+        )
+
+
+def _gate(plan: RestorePlan, engine: Engine) -> None:
+    """Versions that cannot read the snapshot's files are refused, or warned of with ignore_versions."""
+    problems = []
+    for target in plan.targets:
+        for about in plan.users_of(target):
+            known = recognise(Container.from_inspect(about))
+            if known and known[0] == target.store:
+                seen = plan.manifest, target.key, engine.inspect_image(about["Image"]), about["Config"]["Image"]
+                problem, warning = version_problem(*seen), version_warning(*seen)
+                problems += [problem] if problem else []
+                plan.warnings += [warning] if warning else []
+    if problems and not plan.request.ignore_versions:
+        raise StackError(f"{' '.join(problems)} Set ignore_versions: true only if you know that it can be read.")
+    plan.warnings += problems
+
+
+def check_space(targets: Sequence[Target], path: str | None = None) -> None:
+    """Raise StackError where a file system lacks room for what is fetched beside the live data.
+
+    Sizes count with their holes, as restic before 0.15 writes them out before they are dug again. For a single path
+    the size is not known beforehand, and the fetch itself tells.
+    """
+    wanted: dict[int, int] = defaultdict(int)
+    place: dict[int, str] = {}
+    if path is not None:
+        return
+    for target in targets:
+        at = existing_ancestor(os.path.dirname(target.path) if not target.in_root else target.path)
+        device = os.stat(at).st_dev
+        wanted[device] += int(target.about.get("size_bytes") or 0) + _OVERHEAD * int(target.about.get("files") or 0)
+        place[device] = at
+    for device, needed in wanted.items():
+        free, _total = free_and_total(place[device])
+        if free is not None and free < needed:
+            raise StackError(
+                f"There is no room to restore beside the live data: {show_bytes(needed)} are needed on the file system "
+                f"of {place[device]}, {show_bytes(free)} are free, {show_bytes(needed - free)} are missing; make room."
+            )

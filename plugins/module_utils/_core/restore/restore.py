@@ -1,0 +1,221 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A restore from the request to the result: fetch beside, check, swap by rename, and the way back."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from dataclasses import replace
+from typing import Any
+
+from ..capture.durable import sync_filesystem
+from ..engine import Engine
+from ..errors import StackError
+from ..operation.journal import Journal
+from ..operation.lock import OperationLock
+from ..operation.places import Places, private_directory, require_local
+from ..operation.progress import Progress
+from ..operation.recover import recover
+from ..repository.repository import Repository
+from . import fetch, kept
+from .exchange import Exchange, take_back
+from .plan import RestorePlan, make_plan, path_names
+from .request import RestoreRequest
+from .safety import open_repository, safety_capture
+from .swap import Move, Record, Root, Swap, in_root_moves
+from .targets import Target
+from .verdict import Verdict
+
+_DAY = 86400.0
+
+
+def run(request: RestoreRequest, engine: Engine, progress: Progress, check_mode: bool = False) -> dict[str, Any]:
+    """Restore, and return the result of the module volume_restore; raises StackError, with the data as before then.
+
+    In check mode nothing is changed, and the result says what would be done.
+    """
+    request.check()
+    require_local(engine)
+    places = Places.of(request.project, request.state_dir, create=not check_mode)
+    repository = open_repository(request, places)
+    if check_mode:
+        return _predict(make_plan(request, engine, repository))
+    with OperationLock(places, "restore"):
+        said = recover(engine, places, lock_held=True)
+        said += kept.purge_expired(places)
+        progress.phase("plan")
+        plan = make_plan(request, engine, repository)
+        journal = Journal.begin(places, "restore", new_id())
+        try:
+            result = _Restore(plan, engine, places, repository, progress, journal).run()
+        except BaseException as error:
+            take_back(error, engine, places, plan.crew, journal)
+            raise
+        if request.keep_days == 0:
+            said += kept.purge_expired(places)
+        return {**result, "actions": [*said, *result["actions"]]}
+
+
+def new_id() -> str:
+    """An operation's id, as the names of our directories end."""
+    return f"{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def _predict(plan: RestorePlan) -> dict[str, Any]:
+    return {
+        "changed": True,
+        "snapshot_id": plan.snapshot.id,
+        "volumes": {target.key: _about(target) for target in plan.targets},
+        "downtime_s": None,
+        "kept": [],
+        "actions": plan.actions,
+        "warnings": plan.warnings,
+        "diff": plan.diff,
+    }
+
+
+def _about(target: Target) -> dict[str, Any]:
+    return {
+        "name": target.name,
+        "path": target.path,
+        "backing": target.backing,
+        "store": target.store,
+        "created": not target.exists,
+    }
+
+
+class _Restore:
+    def __init__(
+        self,
+        plan: RestorePlan,
+        engine: Engine,
+        places: Places,
+        repository: Repository,
+        progress: Progress,
+        journal: Journal,
+    ):
+        self.plan = plan
+        self.request = plan.request
+        self.engine = engine
+        self.places = places
+        self.repository = repository
+        self.progress = progress
+        self.journal = journal
+        self.record = Record(str(journal.data["id"]), plan.snapshot.id, places.state)
+        self.warnings = list(plan.warnings)
+        timeouts = self.request.stop_timeout, self.request.wait_timeout
+        self.exchange = Exchange(plan.crew, journal, self.record, progress, *timeouts)
+        self.names: list[str] = []  # of a single path and what belongs to it
+        self.verdict = Verdict(plan, self.record.id, engine, places, journal, progress, self.warnings)
+
+    def run(self) -> dict[str, Any]:
+        plan, progress, journal = self.plan, self.progress, self.journal
+        journal.phase("fetch")
+        self._prepare()
+        self._fetch()
+        journal.phase("check")
+        if not self.request.path:
+            self.verdict.check()
+            self.verdict.set_password()
+            self.verdict.probe()
+        safety = self._safety()
+        progress.phase("sync")
+        for target in plan.targets:
+            sync_filesystem(target.beside(self.record.id))
+        downtime = self.exchange.run(
+            lambda: [self._swap_of(target) for target in plan.targets],
+            self.request.start,
+            self.verdict.login,
+            self.verdict.compare,
+            self.request.keep_days * _DAY,
+        )
+        progress.done()
+        entries = [entry.as_result() for entry in kept.load(self.places) if entry.operation == self.record.id]
+        return {
+            "changed": True,
+            "snapshot_id": plan.snapshot.id,
+            "safety_snapshot_id": safety,
+            "operation": self.record.id,
+            "volumes": {
+                target.key: {**_about(target), "census": self.verdict.census.get(target.key)} for target in plan.targets
+            },
+            "downtime_s": round(downtime, 3),
+            "kept": entries,
+            "census": self.verdict.census,
+            "stopped": plan.crew.names(),
+            "started": plan.crew.names() if self.request.start else [],
+            "timings": {name: round(seconds, 3) for name, seconds in progress.timings.items()},
+            "actions": [*plan.actions, *self.verdict.extra],
+            "warnings": self.warnings,
+            "diff": plan.diff,
+        }
+
+    def _prepare(self) -> None:
+        """Volumes and our directories; the journal has each before it is made."""
+        self.record.created = [target.name for target in self.plan.targets if not target.exists]
+        self.record.beside = [target.beside(self.record.id) for target in self.plan.targets]
+        self.record.directories = [
+            target.path
+            for target in self.plan.targets
+            if not target.exists and target.backing == "path" and not os.path.lexists(target.path)
+        ]
+        self.exchange.note()
+        private_directory(self.places.scratch)
+        for target in self.plan.targets:
+            beside = target.beside(self.record.id)
+            try:
+                if target.path in self.record.directories:
+                    os.makedirs(os.path.dirname(target.path), mode=0o755, exist_ok=True)
+                    os.mkdir(target.path, 0o700)
+                if not target.exists:
+                    self.engine.create_volume(target.name, "local", dict(target.driver_opts), dict(target.labels))
+                os.mkdir(beside, 0o700)
+                if target.in_root or self.request.path:
+                    os.mkdir(os.path.join(beside, "old"), 0o700)
+                if self.request.path:
+                    os.mkdir(os.path.join(beside, "new"), 0o700)
+            except OSError as error:
+                raise StackError(
+                    f"The place beside the data of the volume {target.name} cannot be made ({error.filename}: "
+                    f"{error.strerror}); use become: true, or make room."
+                ) from error
+
+    def _fetch(self) -> None:
+        plan = self.plan
+        if self.request.path:
+            self.names = fetch.fetch_path(
+                self.repository, plan.snapshot, plan.targets[0], self.request.path, self.record.id, self.progress
+            )
+        else:
+            fetch.fetch(self.repository, plan.snapshot, plan.targets, self.record.id, self.progress)
+
+    def _safety(self) -> str | None:
+        if not self.request.safety:
+            return None
+        self.journal.phase("safety")
+        self.progress.phase("safety")
+        made = safety_capture(self.plan, self.engine, self.places, self.repository, self.journal, self.warnings)
+        if made:
+            self.verdict.extra.append(f"safety snapshot {made[:8]} of what was live made")
+        return made
+
+    def _swap_of(self, target: Target) -> Swap:
+        beside = target.beside(self.record.id)
+        new, old = os.path.join(beside, "new"), os.path.join(beside, "old")
+        made = not target.exists
+        base = Swap(target.name, target.key, target.path, beside, created=made)
+        if self.request.path:
+            moves = []
+            for name in path_names(self.request.path, target.store):
+                live, leaf = os.path.join(target.path, name), os.path.basename(name)
+                places = live, os.path.join(new, leaf), os.path.join(old, leaf)
+                moves.append(Move(*places, os.path.lexists(live), name in self.names))
+            return replace(base, moves=[move for move in moves if move.had_live or move.has_new])
+        if target.in_root:
+            moves = in_root_moves(target.path, new, old)
+            return replace(base, moves=moves, before=Root.read(target.path), after=Root.read(new))
+        return replace(base, moves=[Move(target.path, new, old, os.path.lexists(target.path), True)])

@@ -1,0 +1,123 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Finish or undo a restore that died or failed, from its journal alone. Live and old data are never removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+
+from ..engine import Engine
+from ..errors import NotFoundError, StackError
+from ..operation.journal import Journal
+from ..operation.places import Places
+from ..sizes import is_empty
+from .crew import stop_if_active
+from .kept import holds_data, is_ours, remember
+from .swap import Record, Swap
+
+KEY = "restore"  # in the journal
+ACCEPTED = "accepted"
+SWAPPING = "swapping"
+FETCHED = ("new", "meta", ".new.restoring")  # what a fetch makes in a directory of ours
+
+
+def undo(engine: Engine, journal: Journal) -> list[str]:
+    """Bring a restore to one of its two ends: all data as before, or all data restored and the old kept.
+
+    Which one follows from the journal; what has been done already from the disk, so that it can be called again.
+    What was stopped is started afterwards by the caller (recover). Returns sentences; raises StackError where a step
+    fails, with nothing lost.
+    """
+    found = journal.data.get(KEY)
+    if not found:
+        return []
+    record = Record.from_json(found)
+    if record.stage == ACCEPTED:
+        return finish(journal, record)
+    return take_back(engine, journal, record)
+
+
+def take_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
+    """Everything as it was before the restore, but for the containers' start."""
+    said = []
+    if record.stage == SWAPPING:
+        stopped = [container["id"] for container in journal.data.get("stopped") or []]
+        stop_if_active(engine, stopped)  # they may run on the new data by now
+        said = [
+            f"Brought the old data of the volume {swap.volume} back." for swap in reversed(record.swaps) if swap.back()
+        ]
+    for beside in record.beside:
+        said += discard(beside)
+    for name in record.created:
+        said += _remove_volume(engine, name)
+    for directory in reversed(record.directories):
+        with suppress(OSError):
+            os.rmdir(directory)  # only if nothing is in it
+    return said
+
+
+def finish(journal: Journal, record: Record) -> list[str]:
+    """The restore was accepted: its old data goes on the list of what is kept, all else of ours goes away."""
+    remember(Places(str(journal.data["project"]), record.state, ""), record)
+    said = []
+    for swap in record.swaps:
+        said += _tidy(swap)
+    return said
+
+
+def discard(beside: str) -> list[str]:
+    """Remove what was fetched into a directory of ours; old data in it, or what is not ours, stays and is said."""
+    if not is_ours(beside) or not os.path.isdir(beside) or os.path.islink(beside):
+        return []
+    for name in FETCHED:
+        _remove_tree(os.path.join(beside, name))
+    for directory in (os.path.join(beside, "old"), beside):
+        with suppress(OSError):
+            os.rmdir(directory)
+    if os.path.lexists(beside):
+        return [f"Left {beside}, which holds data that the restore did not bring: look at it."]
+    return []
+
+
+def _tidy(swap: Swap) -> list[str]:
+    """After a restore that was accepted: only the old data stays, and its directory only if there is some."""
+    _remove_tree(os.path.join(swap.beside, "meta"))
+    for move in swap.moves:
+        if not move.has_new or not os.path.lexists(move.new):
+            continue
+        raise StackError(f"{move.new} was not swapped in, though the restore was accepted; look at {swap.beside}.")
+    if holds_data(swap):
+        return []
+    for move in swap.moves:
+        with suppress(OSError):
+            os.rmdir(move.old)  # the empty directory of a volume just made
+    return discard(swap.beside)
+
+
+def _remove_tree(path: str) -> None:
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StackError(f"{error.filename} cannot be removed ({error.strerror}); remove {path} yourself.") from error
+
+
+def _remove_volume(engine: Engine, name: str) -> list[str]:
+    """A Docker volume that the restore made, if nothing has come into it since."""
+    try:
+        volume = engine.inspect_volume(name)
+    except NotFoundError:
+        return []
+    place = (volume.get("Options") or {}).get("device") or volume["Mountpoint"]
+    try:
+        if os.path.isdir(place) and not is_empty(place):
+            return [f"Left the volume {name}, which the restore made: there is data in it."]
+        engine.remove_volume(name)
+    except (OSError, StackError) as error:
+        return [f"Left the empty volume {name}, which the restore made ({error})."]
+    return [f"Removed the volume {name}, which the restore had made."]
