@@ -215,9 +215,14 @@ def check_space(targets: Sequence[Target], path: str | None = None) -> None:
         wanted[device] += int(target.about.get("size_bytes") or 0) + _OVERHEAD * int(target.about.get("files") or 0)
         place[device] = at
     for device, needed in wanted.items():
-        free, _total = free_and_total(place[device])
-        if free is not None and free < needed:
-            raise StackError(
-                f"There is no room to restore beside the live data: {show_bytes(needed)} are needed on the file system "
-                f"of {place[device]}, {show_bytes(free)} are free, {show_bytes(needed - free)} are missing; make room."
-            )
+        require_room(place[device], needed)
+
+
+def require_room(place: str, needed: int) -> None:
+    """Raise StackError, naming how much is missing, unless needed bytes are free on the file system of place."""
+    free, _total = free_and_total(place)
+    if free is not None and free < needed:
+        raise StackError(
+            f"There is no room to restore beside the live data: {show_bytes(needed)} are needed on the file system of "
+            f"{place}, {show_bytes(free)} are free, {show_bytes(needed - free)} are missing; make room."
+        )
