@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from ..engine import Engine
 from ..operation.journal import Journal
 from ..operation.places import Places
 from ..operation.progress import Progress
+from ..restore.swap import HIDDEN  # old data that a restore keeps inside a mount point
 from .freeze import Freeze
 from .mirror import Mirror, PassReport
 from .plan import CapturePlan, PlannedVolume
@@ -100,6 +102,7 @@ def _mirror(volume: PlannedVolume, way: Way, staging: Staging, settings: Capture
         staging.index(volume.key),
         clone=way.clone[volume.key],
         compare=settings.compare,
+        excluded=[name for name in os.listdir(volume.path) if name.startswith(HIDDEN)],
         on_bytes=progress.advance,
     )
 
