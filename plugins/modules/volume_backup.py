@@ -195,14 +195,6 @@ EXAMPLES = r"""
     export: true
     tags: [before-update]
   register: saved
-
-- name: Only the database
-  openmemory.stack.volume_backup:
-    compose_project: openmemory
-    repository: /var/backups/openmemory/openmemory
-    password_file: /etc/openmemory-stack/openmemory.password
-    volumes:
-      - name: openmemory_data
 """
 
 RETURN = r"""
