@@ -17,6 +17,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -26,8 +27,8 @@ from ..stores import neo4j, qdrant, registry, sqlite, sqlite_check
 from ..stores.scratch import copy
 from . import ask
 from .probe import scratch_directory
-from .throwaway import Changes, Ledger, Throwaway
-from .trial import changes_for, wait_ready
+from .throwaway import Ledger, Throwaway
+from .trial import changes_for, start, wait_ready
 from .volume_keys import Containers, Keys, StoreContainer, stores_of
 
 _OUT = "/openmemory-export"  # where a throw-away finds the directory for what it makes
@@ -142,8 +143,7 @@ def _export_qdrant(work: _Work) -> None:
     twin = work.twin()
     out = work.out(twin)
     settings = {"QDRANT__STORAGE__SNAPSHOTS_PATH": _OUT}
-    changes = changes_for(work.store, twin, {_OUT: out}, settings)
-    name = work.own.start(work.store.inspected, "export-qdrant", changes)
+    name = start(work.own, work.store, "export-qdrant", twin, None, {_OUT: out}, settings)
     service = ask.qdrant(wait_ready(work.own, work.store, name, time.monotonic() + work.timeout))
     if service is None:
         raise StackError("Qdrant ended before its snapshots were made.")
@@ -159,13 +159,12 @@ def _export_qdrant(work: _Work) -> None:
 def _export_neo4j(work: _Work) -> None:
     twin = work.twin()
     out = work.out(twin)
-    changes = changes_for(work.store, twin, {_OUT: out})
     # a dump wants a database that was closed cleanly: the server's own recovery does that
-    name = work.own.start(work.store.inspected, "export-neo4j", changes)
-    wait_ready(work.own, work.store, name, time.monotonic() + work.timeout)
+    name = start(work.own, work.store, "export-neo4j", twin, work.space)
+    wait_ready(work.own, work.store, name, time.monotonic() + work.timeout, work.space)
     work.own.stop(name, _STOP_SECONDS)
     command = ["neo4j-admin", "database", "dump", "*", f"--to-path={_OUT}"]
-    dump = Changes(changes.binds, changes.environment, changes.drop, command)
+    dump = replace(changes_for(work.store, twin, {_OUT: out}), command=command)
     work.own.run(work.store.inspected, "dump", dump, _DUMP_SECONDS)
     dumps = sorted(file for file in os.listdir(out) if file.endswith(".dump"))
     if not dumps:

@@ -14,7 +14,7 @@ from ..engine import Engine
 from ..errors import StackError
 from . import ask
 from .throwaway import Ledger, Throwaway
-from .trial import changes_for, wait_ready
+from .trial import start, wait_ready
 from .volume_keys import StoreContainer
 
 USER = "neo4j"
@@ -54,7 +54,7 @@ def set_password(
     interface, and stopped cleanly. store is of volume_keys.stores_of; timeout is in seconds. Raises StackError.
     """
     with Throwaway(engine, journal, project) as throwaway:
-        name = throwaway.start(store.inspected, "password", changes_for(store, directory))
+        name = start(throwaway, store, "password", directory)
         graph = ask.neo4j(wait_ready(throwaway, store, name, time.monotonic() + timeout))
         if graph is None:
             raise StackError("Neo4j ended before its password was set.")

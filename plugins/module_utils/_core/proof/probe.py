@@ -22,7 +22,7 @@ from . import ask, checks
 from .census import Census, count_neo4j, count_qdrant
 from .ids import disagreements
 from .throwaway import Ledger, Throwaway
-from .trial import SERVERS, changes_for, wait_ready
+from .trial import SERVERS, start, wait_ready
 from .volume_keys import Containers, Keys, StoreContainer, stores_of
 
 
@@ -49,12 +49,16 @@ def probe(
     stores = [store for store in stores_of(engine, containers, keys) if store.key in directories]
     found: dict[str, Census] = {}
     memories: list[str] | None = None
+    # first, as a server may well start on storage with a part missing, and leave out what was in it
+    checked = {store.key: checks.check_volume(store.kind, directories[store.key], scratch) for store in stores}
+    refused = checks.refusal(checked)
+    if refused:
+        raise StackError(refused)
     for store in stores:
+        census = checked[store.key].census
+        if census is not None:
+            found[store.key] = census
         if store.kind == sqlite.KIND:
-            result = checks.check_volume(store.kind, directories[store.key], scratch)
-            if result.census is None:
-                raise StackError(str(checks.refusal({store.key: result})))
-            found[store.key] = result.census
             memories = checks.active_memories(directories[store.key], scratch)
     servers = [store for store in stores if store.kind in SERVERS]
     if not servers:
@@ -65,9 +69,9 @@ def probe(
         for store in servers:
             twin = os.path.join(place, store.key)
             copy(directories[store.key], twin)
-            names[store.key] = throwaway.start(store.inspected, f"probe-{store.kind}", changes_for(store, twin))
+            names[store.key] = start(throwaway, store, f"probe-{store.kind}", twin, place)
         deadline = time.monotonic() + timeout
-        ready = {store.key: wait_ready(throwaway, store, names[store.key], deadline) for store in servers}
+        ready = {store.key: wait_ready(throwaway, store, names[store.key], deadline, place) for store in servers}
         for store in servers:
             try:
                 found[store.key] = _count(store, ready[store.key])

@@ -55,9 +55,11 @@ def _check_shard(shard: str, label: str, result: CheckResult) -> None:
             continue  # the server skips it as well
         complete += 1
         present = set(os.listdir(segment))
+        if "CURRENT" in present:
+            continue  # RocksDB, as before Qdrant 1.16: it may hold vectors and payloads itself
         if not any(part.startswith("vector_storage") for part in present) and _has_vectors(segment):
             _note(result, f"segment {label}/{name} has no vector_storage.")
-        if not any(part.startswith(("payload_storage", "payload.")) for part in present):
+        if not any(part.startswith("payload_storage") for part in present):
             _note(result, f"segment {label}/{name} has no payload_storage.")
     if not complete:
         _note(result, f"shard {label} has no complete segment: its points are gone.")
