@@ -1,0 +1,175 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What restores keep: listed once, removed when its time is over, and never anything that is not ours."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.swap import Move, Record, Swap
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.undo import undo
+
+ID = "20261125t021500-3fa9c1"
+NAME = f".openmemory-restore-{ID}"
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places.of("om", str(tmp_path / "state"), str(tmp_path / "run"))
+
+
+def swap_in(place: Path, name: str = NAME, fetched: bool = True) -> Swap:
+    """A volume whose data is about to be swapped."""
+    live, beside = place / "_data", place / name
+    live.mkdir(parents=True)
+    (live / "db").write_text("old")
+    beside.mkdir()
+    if fetched:
+        (beside / "new").mkdir()
+        (beside / "new/db").write_text("new")
+    move = Move(str(live), str(beside / "new"), str(beside / "old"), True, True)
+    return Swap(place.name, place.name, str(live), str(beside), [move])
+
+
+def record_of(places: Places, *swaps: Swap, stage: str = "fetching", until: float = 2000.0) -> Record:
+    return Record(ID, "5f0c", places.state, stage, list(swaps), beside=[swap.beside for swap in swaps], until=until)
+
+
+def test_old_data_is_listed_once_and_only_where_there_is_some(places: Places, tmp_path: Path) -> None:
+    full, empty = swap_in(tmp_path / "full"), swap_in(tmp_path / "empty")
+    os.unlink(Path(empty.root) / "db")
+    for swap in (full, empty):
+        swap.forward()
+    for _round in range(2):
+        found = kept.remember(places, record_of(places, full, empty), now=1000.0)
+    assert [entry.as_result() for entry in found] == [
+        {
+            "volume": "full",
+            "path": full.beside,
+            "until": "1970-01-01T00:33:20+00:00",
+            "snapshot": "5f0c",
+            "operation": ID,
+        }
+    ]
+    assert kept.load(places) == found
+    assert os.stat(places.kept).st_mode & 0o777 == 0o600
+
+
+def test_it_goes_when_its_time_is_over_and_not_before(places: Places, tmp_path: Path) -> None:
+    swap = swap_in(tmp_path / "v")
+    swap.forward()
+    kept.remember(places, record_of(places, swap), now=1000.0)
+    assert kept.purge_expired(places, now=1999.0) == []
+    assert Path(swap.beside, "old/db").read_text() == "old"
+    (said,) = kept.purge_expired(places, now=2001.0)
+    assert said == f"the old data of v in {swap.beside} was removed: its time is over"
+    assert not os.path.lexists(swap.beside)
+    assert Path(swap.root, "db").read_text() == "new"
+    assert kept.purge_expired(places, now=2001.0) == []
+
+
+def odd_link(place: Path) -> Path:
+    (place / "elsewhere").mkdir()
+    (place / NAME).symlink_to(place / "elsewhere")
+    return place / NAME
+
+
+def odd_content(place: Path) -> Path:
+    (place / NAME / "_data").mkdir(parents=True)
+    return place / NAME
+
+
+def other_name(place: Path) -> Path:
+    (place / "_data").mkdir()
+    return place / "_data"
+
+
+def almost_our_name(place: Path) -> Path:
+    (place / f"{NAME}-and-more").mkdir()
+    return place / f"{NAME}-and-more"
+
+
+@pytest.mark.parametrize("make", [odd_link, odd_content, other_name, almost_our_name])
+def test_what_is_not_ours_is_never_removed(places: Places, tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    path = make(tmp_path)
+    entry = kept.Kept(ID, "5f0c", 1.0, 2.0, Swap("v", "v", "/nowhere", str(path), []))
+    kept.save(places, [entry])
+    (said,) = kept.purge_expired(places, now=3.0)
+    assert said.endswith("was left alone")
+    assert os.path.lexists(path)
+    assert kept.load(places) == [entry]
+
+
+@pytest.mark.parametrize("path", ["relative/" + NAME, f"/a/../{NAME}", f"/{NAME}/", "/"])
+def test_paths_that_are_not_plain_are_not_ours(path: str) -> None:
+    assert not kept.is_ours(path)
+
+
+@pytest.mark.parametrize("name", [NAME, f".openmemory-stack-{ID}", f".openmemory-stack-om_qdrant.storage-{ID}"])
+def test_the_three_names_are_ours(name: str) -> None:
+    assert kept.is_ours(f"/srv/{name}")
+
+
+def test_a_list_that_cannot_be_read_removes_nothing(places: Places) -> None:
+    Path(places.kept).write_text(json.dumps({"kept": [{"volume": "v"}]}))
+    with pytest.raises(StackError, match="cannot be read"):
+        kept.purge_expired(places)
+
+
+def test_nothing_to_go_back_to(places: Places) -> None:
+    with pytest.raises(StackError, match="No restore has kept old data"):
+        kept.last(kept.load(places))
+
+
+class NoEngine(Engine):
+    """There are no containers, and nothing may be asked."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "", "unix:///none.sock")
+
+
+@pytest.mark.parametrize(
+    ("stage", "swapped", "data", "left"),
+    [
+        ("fetching", False, "old", False),  # what was fetched goes
+        ("swapping", False, "old", False),
+        ("swapping", True, "old", False),  # not accepted: back
+        ("accepted", True, "new", True),  # accepted: finished
+    ],
+)
+def test_undo_ends_at_one_of_two_ends(
+    places: Places, tmp_path: Path, stage: str, swapped: bool, data: str, left: bool
+) -> None:
+    swap = swap_in(tmp_path / "v")
+    (tmp_path / "v" / NAME / "meta").mkdir()
+    journal = Journal.begin(places, "restore", ID)
+    if swapped:
+        swap.forward()
+    journal.note("restore", record_of(places, swap, stage=stage).as_json())
+    for _round in range(2):
+        undo(NoEngine(), journal)
+        assert Path(swap.root, "db").read_text() == data
+        assert os.path.lexists(swap.beside) == left
+        assert [entry.path for entry in kept.load(places)] == ([swap.beside] if left else [])
+    assert sorted(os.listdir(swap.beside) if left else []) == (["old"] if left else [])
+
+
+def test_undo_leaves_old_data_whatever_the_record_says(places: Places, tmp_path: Path) -> None:
+    swap = swap_in(tmp_path / "v")
+    swap.forward()
+    journal = Journal.begin(places, "restore", ID)
+    journal.note("restore", record_of(places, swap, stage="fetching").as_json())  # as if a write had been lost
+    (said,) = undo(NoEngine(), journal)
+    assert said == f"Left {swap.beside}, which holds data that the restore did not bring: look at it."
+    assert Path(swap.beside, "old/db").read_text() == "old"
