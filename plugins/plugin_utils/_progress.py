@@ -108,7 +108,7 @@ class ProgressAction(ActionBase):
         done = self._low_level_execute_command(self._command(job))
         if done["rc"] != 0:
             raise AnsibleConnectionFailure(done.get("stderr") or "the host does not answer")
-        progress, state, alive = done["stdout"].split(f"{_MARK}\n")
+        progress, state, alive = done["stdout"].split(_MARK)
         return Seen(_parse(progress), '"started": true' not in state.replace("True", "true"), "alive" in alive)
 
     def _command(self, job: Mapping[str, Any]) -> str:

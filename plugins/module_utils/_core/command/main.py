@@ -28,6 +28,7 @@ from .wording import phase_done, phase_now
 
 FAILED, USAGE, BUSY = 1, 2, 4
 _EVERY_S = 10.0
+_TRY_EVERY_S = 5.0
 _CLEAR = "\r\033[K"
 
 
@@ -96,7 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: dict[str, Any]) -> Outcome:
     settings = load(options["config_dir"], options)
-    return VERBS[options["verb"]](options, settings, _progress(options, settings))
+    until = time.monotonic() + 60 * options.get("wait", 0)
+    while True:
+        try:
+            return VERBS[options["verb"]](options, settings, _progress(options, settings))
+        except (BusyError, LockedError):
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_TRY_EVERY_S)
 
 
 def _progress(options: dict[str, Any], settings: Settings) -> Progress:

@@ -137,6 +137,7 @@ def _backup(parser: argparse.ArgumentParser) -> None:
     add("--freeze-timeout", type=float, metavar="S", help=f"seconds {_default(of, 'freeze_timeout')}")
     add("--keep-all", action="store_true", default=False, help="remove no old snapshot this time")
     add("--no-init", dest="init", action="store_false", help="fail if there is no repository, instead of making one")
+    add("--wait", type=float, metavar="MIN", help="wait so many minutes for another operation to end (default: 0)")
     add("--if-none", action="store_true", default=False, help="only if the stack has no snapshot yet")
 
 

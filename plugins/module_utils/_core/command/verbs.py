@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import StackError
+from ..errors import BusyError, StackError
 from ..operation.last import read_last, record_last
 from ..operation.progress import Progress
 from . import show
@@ -52,6 +52,8 @@ def backup(options: Options, settings: Settings, progress: Progress) -> Outcome:
             return Outcome({"changed": False, "snapshots": there}, text)
     try:
         result = core.run(request, settings.engine(), progress, options["dry_run"])
+    except BusyError:
+        raise
     except StackError as error:
         _record_failure(settings, "backup", error)
         raise
