@@ -92,7 +92,9 @@ class Service:
 
 
 def socket_of(pid: int) -> socket.socket:
-    """A new TCP socket in the network namespace of a process. Needs root; raises OSError."""
+    """A new TCP socket in the network namespace of a process. Needs root unless it is our own; raises OSError."""
+    if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     made: list[socket.socket] = []
     failed: list[OSError] = []
 

@@ -21,7 +21,7 @@ from .scratch import copy
 
 SIDES = ("-journal", "-wal", "-shm")
 FULL, QUICK = "full", "quick"
-INTEGRITY_LIMIT = 512 << 20  # bytes: up to here level quick runs integrity_check as well, see check()
+INTEGRITY_LIMIT = 32 << 20  # bytes: up to here level quick runs integrity_check as well, see check()
 _WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _MOST = 10  # findings of one database
 
@@ -30,8 +30,9 @@ def check(path: str, scratch: str, level: str = FULL) -> CheckResult:
     """Check every database in the root of a copy and count its rows.
 
     level full: integrity_check. level quick: the same up to INTEGRITY_LIMIT bytes, above it quick_check, which does
-    not compare indexes with their tables (170 MB with an index: 1.0 s and 0.3 s). Always foreign_key_check, whose
-    findings are notes: SQLite does not enforce foreign keys by default, so they are the application's state.
+    not compare indexes with their tables (188 MiB, 500 000 rows, three indexes, on a busy machine: 4.4 s and 0.7 s).
+    Always foreign_key_check, whose findings are notes: SQLite does not enforce foreign keys by default, so they are the
+    application's state.
     A database with a pending journal or WAL is copied to the directory scratch and opened there.
     """
     result = CheckResult(sqlite.KIND)
