@@ -253,7 +253,8 @@ class _Backup:
             "removed": removed,
             "warnings": self.warnings,
         }
-        record_last(self.places, "backup", {**result, "created": manifest.created, "verify": manifest.verify})
+        kind = "safety" if SAFETY in self.request.tags else "backup"
+        record_last(self.places, kind, {**result, "created": manifest.created, "verify": manifest.verify})
         self.actions.append(f"snapshot {commit.snapshot_id[:8]} of {len(plan.volumes)} volumes made")
         return {**result, "actions": self.actions}
 
