@@ -24,7 +24,7 @@ from ..repository.failures import LockedError
 from .options import build_parser
 from .settings import Settings, UsageError, load
 from .verbs import DONE, VERBS, Outcome
-from .wording import phase_done, phase_now
+from .wording import for_command_line, phase_done, phase_now
 
 FAILED, USAGE, BUSY = 1, 2, 4
 _EVERY_S = 10.0
@@ -133,7 +133,8 @@ def _print(result: dict[str, Any], text: str, code: int, as_json: bool) -> int:
     return code
 
 
-def _fail(message: str, code: int, as_json: bool) -> int:
+def _fail(sentence: str, code: int, as_json: bool) -> int:
+    message = for_command_line(sentence)
     with suppress(OSError):
         if sys.stderr.isatty():
             sys.stderr.write(_CLEAR)

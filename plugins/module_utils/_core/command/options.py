@@ -32,7 +32,7 @@ examples:
   openmemory-stack undo                take that restore back
   openmemory-stack VERB --help         more about one verb
 
-The settings are in /etc/openmemory-stack/PROJECT.json, so that nothing else needs to be given.
+The settings are in /etc/openmemory-stack/PROJECT.json, so nothing else needs to be given.
 """
 BACKUP_EXAMPLES = """\
 examples:
@@ -50,8 +50,8 @@ examples:
   openmemory-stack restore 5f0c2a9b --volume openmemory_data --path openmemory.db --force
   openmemory-stack restore latest --new --prefix look_ into new volumes, beside the live ones
 
-The data is fetched and checked beside the live data, and swapped in only then. If the stack does not become healthy
-on it, it is swapped back.
+The data is fetched and checked beside the live data, and swapped in only then. If the stack does
+not become healthy on it, it is swapped back.
 """
 
 

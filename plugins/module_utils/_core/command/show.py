@@ -35,18 +35,16 @@ def backup(project: str, result: Mapping[str, Any]) -> str:
 
 
 def restore(project: str, result: Mapping[str, Any]) -> str:
-    """The summary of a restore; in a dry run, what would be done."""
+    """The summary of a restore, or of its undoing; in a dry run, what would be done."""
     lines = [actions(result, "Nothing was to be done.")]
-    if result.get("downtime_s") is not None:
+    if result.get("downtime_s"):
         lines.append(f"The stack {project} was down for {duration(float(result['downtime_s']))}.")
     kept = result.get("kept") or []
     if kept:
-        lines += ["What was replaced is kept; 'openmemory-stack undo' takes the restore back:"]
-        lines += [
-            f"  {entry['volume']} until {entry['until'][:16].replace('T', ' ')} UTC in {entry['path']}"
-            for entry in kept
-        ]
-    return "\n".join(lines + _warnings(result))
+        lines.append(
+            f"What was replaced is kept until {_minute(kept[0]['until'])}; 'openmemory-stack undo' swaps it back."
+        )
+    return "\n".join(lines)
 
 
 def drill(project: str, result: Mapping[str, Any]) -> str:
@@ -128,13 +126,19 @@ def status(found: Mapping[str, Any]) -> str:
     if left and left["running"]:
         how = f": {phase_now(found['progress'])}" if (found["progress"] or {}).get("phase") else ""
         lines.append(
-            f"  under way     {left['operation']}, since {left['started'][:19]} UTC, process {left['pid']}{how}"
+            f"  under way     {left['operation']}, since {_minute(left['started'])}, process {left['pid']}{how}"
         )
-    for entry in found["kept"]:
-        lines.append(
-            f"  kept          old data of {entry['volume']} until {entry['until'][:16]} UTC in {entry['path']}"
+    for operation in sorted({entry["operation"] for entry in found["kept"]}):
+        entries = [entry for entry in found["kept"] if entry["operation"] == operation]
+        what = (
+            f"what snapshot {entries[0]['snapshot'][:8]} replaced in {', '.join(entry['volume'] for entry in entries)}"
         )
+        lines.append(f"  kept          until {_minute(entries[0]['until'])}: {what}")
     return "\n".join([*lines, *(found["attention"] or ["All is well."])])
+
+
+def _minute(moment: str) -> str:
+    return _moment(moment).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _ago(last: Mapping[str, Any]) -> str:

@@ -71,16 +71,20 @@ def restore(options: Options, settings: Settings, progress: Progress) -> Outcome
         if wrong:
             raise UsageError(f"--map is {wrong[0]!r}; give NAME=VOLUME, such as qdrant_storage=my_qdrant.")
         asked["name_map"] = {name: volume for name, _equals, volume in pairs}
-    request = RestoreRequest(**{**asked, **settings.repository_options()})
+    forced = asked.get("force", False)
+    request = RestoreRequest(**{**asked, **settings.repository_options(), "force": forced or options["dry_run"]})
     result = core.run(request, settings.engine(), progress, options["dry_run"])
-    return Outcome(result, show.restore(settings.project, result), _code(result))
+    text = show.restore(settings.project, result)
+    if options["dry_run"]:
+        text += f"\nNothing was done; to do it, leave --dry-run out{'' if forced else ' and give --force'}."
+    return Outcome(result, text, _code(result))
 
 
 def undo(options: Options, settings: Settings, progress: Progress) -> Outcome:
     from ..restore import back
 
     result = back.run(settings.project, settings.state_dir, settings.engine(), progress, options["dry_run"])
-    return Outcome(result, show.actions(result, "There was nothing to take back."), _code(result))
+    return Outcome(result, show.restore(settings.project, result), _code(result))
 
 
 def list_snapshots(options: Options, settings: Settings, progress: Progress) -> Outcome:

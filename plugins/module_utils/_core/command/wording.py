@@ -6,11 +6,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from ..byte_sizes import show_bytes
+
+_OPTION = re.compile(r"\b([a-z]+(?:_[a-z]+)*): ([^\s,;()]+?)(?=[.,;)]?(?:\s|$))")
+_SWITCHES = {
+    ("become", "true"): "sudo",
+    ("target", "new"): "--new",
+    ("safety", "false"): "--no-safety",
+    ("start", "false"): "--no-start",
+    ("check_census", "false"): "--no-census",
+}
+_KNOWN = {"force", "probe", "export", "compare", "ignore_versions", "set_password", "from_project", "verify"}
+_KNOWN |= {"quiesce", "capture", "staging"}
+
+
+def for_command_line(sentence: str) -> str:
+    """The core speaks of options as a playbook has them ("set force: true"); the same as they are typed here."""
+
+    def typed(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if (name, value) in _SWITCHES:
+            return _SWITCHES[name, value]
+        if name not in _KNOWN:
+            return match.group()
+        option = f"--{name.replace('_', '-')}"
+        return option if value == "true" else f"{option} {value}"
+
+    told = _OPTION.sub(typed, sentence.replace("set init: true", "run openmemory-stack init"))
+    return re.sub(r"\b([Ss])et (?=--)", lambda match: "Give " if match.group(1) == "S" else "give ", told)
 
 
 def duration(seconds: float) -> str:
