@@ -4,8 +4,8 @@
 
 """One backup in a process of its own, to which something happens: backup_child.py ROOT PROJECT WHAT.
 
-WHAT is a phase, at whose start it kills itself with -9; "fill:PHASE:FILE", which fills FILE's disk then; "slow", which makes
-the copy inside the freeze take seconds, for who kills it from outside; or "none".
+WHAT is a phase, at whose start it kills itself with -9; "fill:PHASE:FILE", which fills FILE's disk then; "slow", which
+makes the copy inside the freeze take seconds, for who kills it from outside; or "none".
 """
 
 from __future__ import annotations

@@ -106,11 +106,11 @@ def test_killed_at_the_start_of_a_phase(stack: LiveStack, phase: str) -> None:
 
 @pytest.fixture(params=["state", "repository"])
 def small_disk(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """The state directory, or the repository, on a disk of 400 MB; nothing else is there."""
+    """The state directory, or the repository, on a disk of 900 MB; nothing else is there."""
     place = ROOT / str(request.param)
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m,mode=0700", "omkill", place], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900m,mode=0700", "omkill", place], check=True)
     yield place
     subprocess.run(["umount", place], check=True)
     place.rmdir()

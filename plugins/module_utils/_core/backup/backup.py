@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
@@ -20,6 +18,7 @@ from ..capture.staging import Staging, staging_root
 from ..capture.way import Way, check_space, choose
 from ..engine import Engine
 from ..errors import StackError
+from ..operation.durable_json import write_json
 from ..operation.journal import Journal
 from ..operation.last import record_last
 from ..operation.lock import OperationLock
@@ -55,6 +54,12 @@ def run(request: BackupRequest, engine: Engine, progress: Progress, check_mode: 
         try:
             journal = Journal.begin(places, "backup", uuid.uuid4().hex)
             result = run_locked(request, engine, places, repository, progress, journal)
+        except OSError as error:
+            recover(engine, places, lock_held=True)
+            raise StackError(
+                f"The backup failed at {error.filename or 'a file'} ({error.strerror}); nothing was put into the "
+                "repository. Make room or repair the disk, then run it again."
+            ) from error
         except BaseException:
             recover(engine, places, lock_held=True)
             raise
@@ -119,11 +124,10 @@ class _Backup:
         exports = self._export(plan, staging, journal)
         manifest = make_manifest(request, self.engine, plan, captured, staging, proof, exports, progress.timings)
         listing.write(staging.volumes, [volume.key for volume in plan.volumes], staging.listing)
-        _write_private(staging.manifest, manifest.to_json())
+        write_json(staging.manifest, manifest.to_dict())
         journal.phase("commit")
         progress.phase("commit")
         commit = self._commit(staging, captured.way)
-        self._keep_manifest(commit.snapshot_id, manifest)
         removed = self._retain()
         if request.staging == "discard":
             staging.discard()
@@ -231,9 +235,14 @@ class _Backup:
             ]
         return [snapshot.id for snapshot in going]
 
-    def _keep_manifest(self, snapshot_id: str, manifest: Manifest) -> None:
-        os.makedirs(self.places.manifests, mode=0o700, exist_ok=True)
-        _write_private(os.path.join(self.places.manifests, f"{snapshot_id}.json"), manifest.to_json())
+    def _keep(self, snapshot_id: str, manifest: Manifest, result: dict[str, Any]) -> None:
+        """What is kept on this host only saves asking the repository, so a full disk is no failure any more."""
+        try:
+            os.makedirs(self.places.manifests, mode=0o700, exist_ok=True)
+            write_json(os.path.join(self.places.manifests, f"{snapshot_id}.json"), manifest.to_dict())
+            record_last(self.places, "backup", result)
+        except (OSError, StackError) as error:
+            self.warnings.append(f"The snapshot was made, but its record on this host was not kept: {error}")
 
     def _result(
         self, plan: CapturePlan, captured: Captured, manifest: Manifest, commit: Commit, removed: list[str]
@@ -285,10 +294,3 @@ def _predict(request: BackupRequest, engine: Engine, places: Places, repository:
 def _no_repository(repository: Repository) -> StackError:
     shown = repository.restic.shown
     return StackError(f"There is no repository at {shown}; set init: true to have it made, or correct repository.")
-
-
-def _write_private(path: str, content: Mapping[str, Any] | str) -> None:
-    text = content if isinstance(content, str) else json.dumps(content)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)

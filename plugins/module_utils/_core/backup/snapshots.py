@@ -122,6 +122,7 @@ def _keep(places: Places, snapshot_id: str, text: str) -> None:
 
 
 def _health(repository: Repository, wanted: bool | str) -> str | list[str]:
+    damaged = [f"snapshot {each} is damaged and cannot be listed" for each in repository.unreadable]
     if not wanted:
-        return "unchecked"
-    return repository.check(wanted if isinstance(wanted, str) else False) or "good"
+        return damaged or "unchecked"
+    return [*damaged, *repository.check(wanted if isinstance(wanted, str) else False)] or "good"
