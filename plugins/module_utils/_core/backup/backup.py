@@ -33,6 +33,7 @@ from ..repository.repository import Commit, Repository
 from ..repository.restic import Restic
 from .description import make_manifest
 from .request import BackupRequest
+from .snapshots import forget_manifests, remember_manifest
 
 SAFETY = "safety"
 _MARK = "openmemory-stack"
@@ -230,6 +231,7 @@ class _Backup:
         going = retention.to_remove(snapshots, self.request.keep, datetime.now(timezone.utc))
         if going:
             self.repository.forget([snapshot.id for snapshot in going], prune=self.request.prune)
+            forget_manifests(self.places, [snapshot.id for snapshot in going])
             self.actions += [
                 f"snapshot {snapshot.short_id} of {snapshot.time:%Y-%m-%d %H:%M} removed" for snapshot in going
             ]
@@ -238,10 +240,9 @@ class _Backup:
     def _keep(self, snapshot_id: str, manifest: Manifest, result: dict[str, Any]) -> None:
         """What is kept on this host only saves asking the repository, so a full disk is no failure any more."""
         try:
-            os.makedirs(self.places.manifests, mode=0o700, exist_ok=True)
-            write_json(os.path.join(self.places.manifests, f"{snapshot_id}.json"), manifest.to_dict())
+            remember_manifest(self.places, snapshot_id, manifest)
             record_last(self.places, "backup", result)
-        except (OSError, StackError) as error:
+        except StackError as error:
             self.warnings.append(f"The snapshot was made, but its record on this host was not kept: {error}")
 
     def _result(
