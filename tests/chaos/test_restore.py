@@ -18,13 +18,14 @@ import sqlite3
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core import compose_health
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.request import BackupRequest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
@@ -52,11 +53,20 @@ class Stack:
         self.engine = Engine.connect()
         self.state = directory / "state"
         self.password = directory / "password"
+        self.snapshot = ""  # its id
 
     @property
     def request(self) -> RestoreRequest:
         where = str(self.directory / "repository"), str(self.password)
-        return RestoreRequest(PROJECT, *where, state_dir=str(self.state), force=True, safety=False, wait_timeout=20)
+        return RestoreRequest(
+            PROJECT,
+            *where,
+            snapshot=self.snapshot,
+            state_dir=str(self.state),
+            force=True,
+            safety=False,
+            wait_timeout=20,
+        )
 
     @property
     def places(self) -> Places:
@@ -162,20 +172,21 @@ def image() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def made(image: None) -> Iterator[tuple[Stack, str, dict[str, Any]]]:
-    """A stack, the id of its snapshot, and the trees in it."""
+def made(image: None) -> Iterator[tuple[Stack, dict[str, Any]]]:
+    """A stack with a snapshot, and the trees in that."""
     stack = Stack(Path("/var/tmp") / PROJECT)
     stack.clean()
     stack.directory.mkdir()
     stack.make()
-    snapshot, trees = stack.backup(), stack.trees()
-    yield stack, snapshot, trees
+    stack.snapshot, trees = stack.backup(), stack.trees()
+    yield stack, trees
     stack.clean()
 
 
 @pytest.fixture
-def stack(made: tuple[Stack, str, dict[str, Any]]) -> Stack:
+def stack(made: tuple[Stack, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Stack:
     """The stack with other data than in its snapshot, and nothing of earlier restores."""
+    monkeypatch.setattr(compose_health, "_STABLE_SECONDS", 0.3)  # these containers have no health check
     stack = made[0]
     for entry in kept.load(stack.places):
         assert kept.remove(entry.path) is None
@@ -190,9 +201,9 @@ def stack(made: tuple[Stack, str, dict[str, Any]]) -> Stack:
 
 
 @pytest.fixture
-def snapshot(made: tuple[Stack, str, dict[str, Any]]) -> dict[str, Any]:
+def snapshot(made: tuple[Stack, dict[str, Any]]) -> dict[str, Any]:
     """The trees of the snapshot."""
-    return made[2]
+    return made[1]
 
 
 def test_in_place_and_back_again(stack: Stack, snapshot: dict[str, Any]) -> None:
@@ -322,10 +333,13 @@ def test_killed_and_recovered(
     wanted = snapshot if end == "snapshot" else stack.trees()
     child = os.fork()
     if child == 0:  # nothing of pytest may run here
-        with suppress(BaseException):
+        try:
             arm(pytest.MonkeyPatch())
             restore.run(stack.request, Engine.connect(), Progress())
-        os._exit(1)
+        except BaseException as error:
+            os.write(2, f"{error!r}\n".encode())
+        finally:
+            os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     said = recover(stack.engine, stack.places)
     assert said[-1].startswith("Ended the restore that died in the phase ")
