@@ -4,8 +4,9 @@
 
 """One freeze in a process of its own, which says where it is and stays there until it is killed: freeze_child.py JSON.
 
-JSON: state_dir, runtime_dir, pause (names), stop (names), timeout (seconds), at (armed, pausing, body, resuming), or
-recover: true. It needs the collection on PYTHONPATH and no Ansible, so it runs on the lab's hosts too.
+JSON: state_dir, runtime_dir, pause (names), stop (names), timeout (seconds), at (armed, pausing, body, resuming), stay
+(seconds), or recover: true. A freeze that fails is said, and leaves the journal as a death would. It needs the
+collection on PYTHONPATH and no Ansible, so it runs on the lab's hosts too.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ from typing import Any
 
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import freeze as freeze_module
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.lock import OperationLock
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 
 ASKED: dict[str, Any] = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
-STAY_S = 300
+FREEZERS: list[dict[str, Any]] = []
 
 
 def stay(at: str) -> None:
     if ASKED.get("at") == at:
-        print(json.dumps({"at": at, "pid": os.getpid()}), flush=True)
-        time.sleep(STAY_S)
+        print(json.dumps({"at": at, "pid": os.getpid(), "freezers": FREEZERS}), flush=True)
+        time.sleep(ASKED.get("stay", 300))
 
 
 class Slow(Engine):
@@ -67,6 +69,10 @@ def main() -> None:
         print(json.dumps(recover(engine, places)))
         return
     vars(freeze_module)["Guard"] = SlowGuard
+    for name in ASKED["pause"]:
+        found = engine.inspect_container(name)
+        freezer = freeze_module.find_freezer(found["State"]["Pid"], found["Id"])
+        FREEZERS.append({"pid": found["State"]["Pid"], **(freezer or {})})
     with OperationLock(places, "backup"):
         journal = Journal.begin(places, "backup", "b1")
         timeout = ASKED.get("timeout", 60)
@@ -76,4 +82,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StackError as error:
+        print(json.dumps({"error": str(error)}))
+        sys.exit(1)

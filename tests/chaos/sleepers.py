@@ -71,24 +71,28 @@ class Sleepers:
             time.sleep(0.1)
         return found
 
-    def child(self, asked: Mapping[str, Any], ssh_options: Sequence[str] = ()) -> subprocess.Popen[str]:
+    def child(
+        self, asked: Mapping[str, Any], ssh_options: Sequence[str] = (), wrapper: str = "exec"
+    ) -> subprocess.Popen[str]:
         """Start a freeze in a process of its own (in a session of its own), and wait until it says where it is."""
         text = json.dumps({"state_dir": f"{DIRECTORY}/state", "runtime_dir": f"{DIRECTORY}/run", **asked})
-        command = f"PYTHONPATH={self.collections} exec {self.python} {self.script} '{text}'"
+        command = f"{wrapper} env PYTHONPATH={self.collections} {self.python} {self.script} '{text}'"
         prefix = [*self.prefix[:1], *ssh_options, *self.prefix[1:]]
         return subprocess.Popen(
             [*prefix, command] if self.prefix else ["sh", "-c", command],
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, start_new_session=True,
         )  # fmt: skip
 
-    def freeze(self, at: str, *names: str, ssh_options: Sequence[str] = (), **asked: Any) -> tuple[Any, int]:
-        """A child that stays at a phase, and its process id where it runs."""
+    def freeze(
+        self, at: str, *names: str, ssh_options: Sequence[str] = (), wrapper: str = "exec", **asked: Any
+    ) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+        """A child that stays at a phase, and what it says: its pid on its host, the freezers of the containers."""
         pause = [f"{PREFIX}-{name}" for name in names]
-        process = self.child({"at": at, "pause": pause, **asked}, ssh_options)
+        process = self.child({"at": at, "pause": pause, **asked}, ssh_options, wrapper)
         assert process.stdout is not None
-        said = json.loads(process.stdout.readline() or "{}")
+        said: dict[str, Any] = json.loads(process.stdout.readline() or "{}")
         assert said.get("at") == at, f"the child ended: {process.wait()}"
-        return process, int(said["pid"])
+        return process, said
 
     def recover(self) -> list[str]:
         process = self.child({"recover": True})

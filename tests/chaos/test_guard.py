@@ -119,15 +119,14 @@ def test_the_process_that_pauses_dies(sleepers: Sleepers, at: str, number: int, 
     sleepers.start("theirs")
     sleepers.sh(f"docker pause {PREFIX}-theirs")
     frozen = {"armed": "", "pausing": "c", "body": "abc", "resuming": "bc"}[at]
-    process, pid = sleepers.freeze(at, "a", "b", "c", "theirs")
+    process, said = sleepers.freeze(at, "a", "b", "c", "theirs")
     wanted = {**RUN, "theirs": "paused"}
     assert sleepers.states() == {**wanted, **dict.fromkeys(frozen, "paused")}
-    (os.killpg if group else os.kill)(pid, number)
+    (os.killpg if group else os.kill)(said["pid"], number)
     assert sleepers.wait(wanted, PROMISED_S) == wanted
     assert sleepers.guards(GONE_S) == ""
     assert process.wait(timeout=10) != 0
-    said = sleepers.recover()
-    assert said[-1:] == ["Ended the backup that died in the phase begin."]
+    assert sleepers.recover()[-1:] == ["Ended the backup that died in the phase begin."]
     assert sleepers.recover() == []
     assert sleepers.states() == wanted
     assert os.listdir(f"{DIRECTORY}/run/omguard") == []

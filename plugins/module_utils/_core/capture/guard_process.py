@@ -61,16 +61,17 @@ class Docker:
     def unpause(self, container: str, timeout: float) -> int:
         return self.ask("POST", f"/containers/{container}/unpause", timeout)[0]
 
-    def is_paused(self, container: dict[str, Any], timeout: float = 1.0) -> bool | None:
-        """What the engine believes; None if it does not answer.
+    def state(self, container: dict[str, Any], timeout: float = 1.0) -> str | None:
+        """What the engine believes: paused, running, ended; None if it does not answer.
 
         When dockerd was away, a pause that waited in its socket may even reach the container's next run.
         """
         status, body = self.ask("GET", f"/containers/{container['id']}/json", timeout)
         if status == 404:
-            return False
+            return "ended"
         try:
-            return bool(json.loads(body)["State"]["Paused"])
+            state = json.loads(body)["State"]
+            return "paused" if state["Paused"] else "running" if state["Running"] else "ended"
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -104,17 +105,17 @@ def resume(docker: Docker, container: dict[str, Any], timeout: float) -> bool:
     until = time.monotonic() + timeout
     status = docker.unpause(container["id"], timeout)
     if status in (204, 404):
-        known: bool | None = True
+        known = True
     elif status == 0:
-        known = None
+        known = False
     else:
-        known = docker.is_paused(container, max(0.1, until - time.monotonic())) is False
-        if known is False and not is_frozen(container):
+        known = docker.state(container, max(0.1, until - time.monotonic())) in ("running", "ended")
+        if not known and not is_frozen(container):
             set_freezer(container, "freeze")
             known = docker.unpause(container["id"], max(0.5, until - time.monotonic())) == 204
     if is_frozen(container):
         set_freezer(container, "thaw")
-    return known is True
+    return known
 
 
 class Parent:
@@ -212,7 +213,7 @@ class Guard:
 
     def fire(self, reason: str) -> None:
         """Let everything run, then stay until the engine's record is right and nothing late has come."""
-        self._record(reason, [])
+        self._record(reason, set())
         self.parent.say(fired=reason)
         if reason == "engine":  # asking first would only cost time
             for container in self.containers:
@@ -227,9 +228,9 @@ class Guard:
                 known.add(container["id"])
             else:
                 until = time.monotonic()  # it did not answer once: do not let the others wait for it
-        self._record(reason, sorted(known))
+        self._record(reason, known)
         if self._settle(known):
-            self._record(reason, sorted(known))
+            self._record(reason, known)
             self.parent.say(settled=len(known) == len(self.containers))
 
     def _settle(self, known: set[str]) -> bool:
@@ -245,17 +246,18 @@ class Guard:
             for container in self.containers:
                 if container["id"] in known and container.get("freezer"):
                     continue
-                paused = self.docker.is_paused(container)
-                if paused is None:
+                state = self.docker.state(container)
+                if state is None:
                     break  # the engine is away: one question at a time
-                if not paused or resume(self.docker, container, 2.0):
+                if state != "paused" or resume(self.docker, container, 2.0):
                     if container["id"] not in known:
                         quiet = time.monotonic()
                     known.add(container["id"])
         return True
 
-    def _record(self, reason: str, resumed: list[str]) -> None:
-        """For recover(): what it need not touch any more."""
+    def _record(self, reason: str, known: set[str]) -> None:
+        """For recover(): what runs, and is the user's again. What has ended with dockerd is not."""
+        resumed = [c["id"] for c in self.containers if c["id"] in known and self.docker.state(c) == "running"]
         path = str(self.orders["fired"])
         value = {"id": self.orders["id"], "reason": reason, "resumed": resumed, "time": time.time()}
         with contextlib.suppress(OSError):

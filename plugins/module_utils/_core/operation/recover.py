@@ -75,7 +75,7 @@ class _Recovery:
             return []
         if self.journal is None or not isinstance(fired, dict) or fired.get("id") != self.journal.data.get("id"):
             return []
-        return [] if fired.get("reason") == "engine" else list(fired.get("resumed") or [])
+        return list(fired.get("resumed") or [])
 
     def _unpause(self, container: dict[str, Any]) -> None:
         try:
