@@ -15,7 +15,6 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.proof.throw
     LABEL,
     Changes,
     Throwaway,
-    sweep,
     telling,
 )
 from ansible_collections.openmemory.stack.plugins.module_utils._core.proof.trial import changes_for
@@ -192,26 +191,6 @@ def test_neo4js_login_plugins_and_certificates_stay_away() -> None:
     assert changes.binds == {"/data": "/copy", "/out": "/o"}
     assert changes.environment["NEO4J_AUTH"] == "none"
     assert {"NEO4J_PLUGINS", "NEO4J_dbms_ssl_policy_bolt_enabled"} <= set(changes.drop)
-
-
-def test_only_what_carries_the_projects_label_is_swept() -> None:
-    class Left(Recorder):
-        def containers(self) -> list[dict[str, Any]]:
-            return [
-                {"Id": "1", "Names": ["/left"], "Labels": {LABEL: "om"}},
-                {"Id": "2", "Names": ["/others"], "Labels": {LABEL: "om2"}},
-                {"Id": "3", "Names": ["/live"], "Labels": None},
-            ]
-
-        def networks(self, label: str) -> list[dict[str, Any]]:
-            assert label == f"{LABEL}=om"
-            return [{"Id": "n", "Name": "net"}]
-
-        def remove_container(self, name: str) -> None:
-            assert name == "1"
-
-    left: Any = Left()
-    assert sweep(left, "om") == ["throw-away container left removed", "throw-away network net removed"]
 
 
 def test_the_reason_is_not_pushed_out_of_sight_by_frames() -> None:

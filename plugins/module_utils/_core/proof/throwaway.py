@@ -177,22 +177,6 @@ class Throwaway:
             self._journal.drop(f"throwaway.{what}", name)
 
 
-def sweep(engine: Engine, project: str) -> list[str]:
-    """Remove what dead runs have left of throw-aways of a project, found by label; sentences on what was removed."""
-    done = []
-    for container in engine.containers():
-        if (container.get("Labels") or {}).get(LABEL) == project:
-            name = str(container["Names"][0]).lstrip("/")
-            with suppress(NotFoundError):
-                engine.remove_container(container["Id"])
-                done.append(f"throw-away container {name} removed")
-    for network in engine.networks(f"{LABEL}={project}"):
-        with suppress(NotFoundError):
-            engine.remove_network(network["Id"])
-            done.append(f"throw-away network {network['Name']} removed")
-    return done
-
-
 def telling(lines: Sequence[str], count: int) -> list[str]:
     """The last lines of a log without the frames of traces, which push the reason out of sight."""
     frames = ("at ", "... ", "File ")
