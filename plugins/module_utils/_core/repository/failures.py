@@ -45,7 +45,7 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
         "used when the repository was made.",
     ),
     (
-        r"(?:Resolving password failed|unable to read password|an empty password is not a password)",
+        r"(?:Resolving password failed|unable to read password|an empty password is not )",
         "password_file {password_file} holds no usable password: put the repository's password into it, as one line.",
     ),
     (
@@ -90,6 +90,10 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
         "The repository {where} is of a version that this restic does not know: install a newer restic.",
     ),
     (
+        r"<snapshot/(\w+)>[^\n]*(?:no such file|does not exist)",
+        "The repository {where} has no snapshot {0}: list the snapshots there are.",
+    ),
+    (
         r"(?:no matching ID found for prefix \"(\w*)|no snapshot found)",
         "The repository {where} has no snapshot {0}: list the snapshots there are.",
     ),
@@ -103,7 +107,7 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"(?:data/\S*|index/\S*|snapshots/\S*|keys/\S*)[^\n]*no such file or directory|pack \w+: does not exist"
-        r"|not found in index"
+        r"|not found in index|not found in repository"
         r"|file does not exist|The specified key does not exist",
         "The repository {where} is damaged or vanished meanwhile: a file of it is missing ({first}), so restic "
         "could not {doing}; "
@@ -176,4 +180,5 @@ def _line_with(text: str, position: int) -> str:
 def shorten(line: str) -> str:
     """A line of restic for the inside of a sentence."""
     line = re.sub(r"^(?:Fatal: )+", "", line.strip()).rstrip(".")
+    line = re.sub(r"^\w+\(<[^)]*\) (?:returned error, retrying after \S+|failed): ", "", line)
     return line if len(line) <= 240 else line[:237] + "…"

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from .restoring import Restoring
 from .snapshot import OURS, Snapshot, iso
 
 _SHOWN_FILES = 5
+_UNREADABLE = re.compile(r"(?:could not load snapshot |failed to load snapshot )(\w+)")
 _SHOWN_SNAPSHOTS = 10
 
 
@@ -41,6 +43,7 @@ class Repository(Restoring):
 
     def __init__(self, restic: Restic):
         self.restic = restic
+        self.unreadable: list[str] = []  # ids of snapshots that the last snapshots() found damaged
 
     def exists(self) -> bool:
         """Whether there is a repository. A local one is only looked at; StackError where a remote one cannot be
@@ -81,6 +84,7 @@ class Repository(Restoring):
         said = self.restic.call(
             "snapshots", "--json", "--no-lock", "--tag", ",".join(wanted), doing="read the list of snapshots"
         )
+        self.unreadable = [match.group(1)[:8] for line in said.errors for match in [_UNREADABLE.search(line)] if match]
         return sorted((Snapshot.of(each) for each in said.json() or []), key=lambda each: each.time)
 
     def resolve(self, text: str, project: str | None) -> Snapshot:
@@ -88,7 +92,13 @@ class Repository(Restoring):
         zone unless it names one: the newest not later). Only an id finds a safety snapshot. StackError lists what
         there is.
         """
-        return choose(self.snapshots(), text, project, self.restic.shown)
+        snapshots = self.snapshots()
+        try:
+            return choose(snapshots, text, project, self.restic.shown)
+        except StackError as error:
+            if not self.unreadable:
+                raise
+            raise StackError(f"{error} Damaged there, and so not listed: {', '.join(self.unreadable)}.") from error
 
     def commit(
         self,
@@ -124,6 +134,7 @@ class Repository(Restoring):
             elif message.get("message_type") == "status" and progress:
                 progress(message.get("bytes_done", 0), message.get("total_bytes", 0))
 
+        before = self._identity()
         output = self.restic.call(
             *arguments,
             "--",
@@ -137,7 +148,13 @@ class Repository(Restoring):
         if output.code == EXIT_INCOMPLETE:
             raise self._incomplete(output, short)
         if not short:
-            raise StackError(f"restic stored no snapshot in {self.restic.shown} and did not say why.")
+            raise StackError(f"restic stored no snapshot in {self.restic.shown} and did not say why: back up again.")
+        if self._identity() != before:  # newer restic makes missing directories anew, and ends well in the ruins
+            raise StackError(
+                f"The repository {self.restic.shown} vanished while the snapshot was stored: make it available "
+                f"again, and "
+                "back up again."
+            )
         return Commit(
             snapshot_id=self._full_id(short),
             bytes_read=summary.get("total_bytes_processed", 0),
@@ -145,6 +162,15 @@ class Repository(Restoring):
             files=summary.get("total_files_processed", 0),
             seconds=summary.get("total_duration", 0.0),
         )
+
+    def _identity(self) -> tuple[int, int] | None:
+        """What tells a local repository from another, or from none, at the same place."""
+        local = self.restic.local_path
+        with suppress(OSError):
+            if local:
+                about = os.stat(os.path.join(local, "config"))
+                return about.st_dev, about.st_ino
+        return None
 
     def _incomplete(self, output: Output, snapshot_id: str) -> StackError:
         items = sorted({str(each["item"]) for each in output.messages() if each.get("message_type") == "error"})
@@ -202,6 +228,7 @@ class Repository(Restoring):
         if output.code == 0:
             return []
         problems = [line for line in output.errors if _is_problem(line)]
+        problems = [line for line in problems if not line.startswith("Fatal:")] or problems
         if not problems:
             raise self.restic.failure(output, "check the repository")
         return problems

@@ -22,12 +22,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import StackError
+from ..filesystem import free_and_total
 from .failures import Failure, error_of, is_locked
 
 OLDEST = (0, 14)
 EXIT_INCOMPLETE = 3  # restic backup: a snapshot was made, but some file could not be read
 _KEPT_LINES = 400  # of standard error; restic repeats itself for every blob of a damaged pack
-_PATIENCE_S = 30.0  # a back end that does not answer; restic itself goes on for 15 minutes
+_ENDS_WITHIN_S = 5.0
+_FULL_BELOW = 64 << 20  # bytes free; restic writes packs of 16 MiB, several at once
 _RETRY = re.compile(r"returned error, retrying after|^Load\(.*\) failed:")
 _SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _PR_SET_PDEATHSIG = 1
@@ -78,7 +80,8 @@ class Restic:
     repository: as restic writes it (a path, sftp:, rest:, s3: …); a user and password in it stay off the command line,
     and are masked in every message. password_file: path. environment: credentials of the back end (AWS_…), never shown.
     cache_dir: restic's cache (None: its default). command: name or path of the program. limit_*: KiB/s, 0 for none.
-    lock_wait_s: how long to wait for a living process that holds the repository.
+    lock_wait_s: how long to wait for a living process that holds the repository. patience_s: how long for a back end
+    that does not answer; restic itself tries for 15 minutes.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Restic:
         limit_upload: int = 0,
         limit_download: int = 0,
         lock_wait_s: float = 0.0,
+        patience_s: float = 30.0,
     ):
         self.repository = repository
         self.password_file = password_file
@@ -101,6 +105,7 @@ class Restic:
         self.limit_upload = limit_upload
         self.limit_download = limit_download
         self.lock_wait_s = lock_wait_s
+        self.patience_s = patience_s
         self._version: tuple[int, ...] | None = None
 
     @property
@@ -193,6 +198,8 @@ class Restic:
             if locked and time.monotonic() - begun < self.lock_wait_s:
                 time.sleep(2)
                 continue
+            if crashed(output) and unlock:
+                self._run(("unlock",), None, None, None)  # it left its lock
             raise self.failure(output, doing)
 
     def failure(self, output: Output, doing: str) -> StackError:
@@ -201,10 +208,16 @@ class Restic:
         for line in output.errors:
             message = as_message(line)
             texts.append(_text_of(message) if message is not None else line)
+        if crashed(output) and self._is_full():  # restic 0.14 falls over its own error where the disk is full
+            texts = ["no space left on device"]
         texts = [self.hide(text) for text in texts]
         return error_of(
             Failure(doing=doing, where=self.shown, password_file=self.password_file, code=output.code, lines=texts)
         )
+
+    def _is_full(self) -> bool:
+        free = free_and_total(self.local_path)[0] if self.local_path else None
+        return free is not None and free < _FULL_BELOW
 
     def hide(self, text: str) -> str:
         """The text without any secret of the environment or of the repository's URL."""
@@ -247,7 +260,7 @@ class Restic:
             stderr=subprocess.PIPE,
             preexec_fn=_die_with_us(os.getpid()),
         ) as process:
-            listener = _Listener(process)
+            listener = _Listener(process, self.patience_s)
             listener.start()
             ticker = _Ticker(process.pid, on_tick) if on_tick else None
             try:
@@ -261,13 +274,27 @@ class Restic:
                         kept.append(line)
                 code = process.wait()
             except BaseException:
-                process.send_signal(signal.SIGINT)  # restic removes its lock, then ends
+                end(process)
                 raise
             finally:
                 if ticker:
                     ticker.stop()
             listener.join()
         return Output(code, kept, listener.lines), listener.gave_up
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt restic, which then removes its lock; kill it where it tries that in vain."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_ENDS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def crashed(output: Output) -> bool:
+    """Whether restic fell over instead of saying what is wrong."""
+    return any(line.startswith(("panic:", "fatal error:")) for line in output.errors)
 
 
 def mask(text: str) -> str:
@@ -297,9 +324,10 @@ def _die_with_us(parent: int) -> Callable[[], None]:
 class _Listener(threading.Thread):
     """Reads standard error, and ends restic where it would retry in vain."""
 
-    def __init__(self, process: subprocess.Popen[bytes]):
+    def __init__(self, process: subprocess.Popen[bytes], patience_s: float):
         super().__init__(daemon=True)
         self.process = process
+        self.patience_s = patience_s
         self.lines: list[str] = []
         self.gave_up = False
         self._since: float | None = None
@@ -321,9 +349,10 @@ class _Listener(threading.Thread):
         now = time.monotonic()
         self._since = self._since or now
         # A file that is not there does not come back by waiting.
-        if "no such file or directory" in line or now - self._since > _PATIENCE_S:
+        in_vain = "no such file or directory" in line or now - self._since > self.patience_s
+        if in_vain and not self.gave_up:
             self.gave_up = True
-            self.process.send_signal(signal.SIGINT)
+            threading.Thread(target=end, args=(self.process,), daemon=True).start()
 
 
 class _Ticker(threading.Thread):
