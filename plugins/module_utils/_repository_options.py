@@ -62,4 +62,4 @@ def finish(module: AnsibleModule, result: Mapping[str, Any]) -> None:
     for warning in found.pop("warnings", ()):
         module.warn(warning)
     after = "".join(f"{action}\n" for action in found.get("actions") or ())
-    module.exit_json(**found, diff={"before": "", "after": after})
+    module.exit_json(**{"diff": {"before": "", "after": after}, **found})
