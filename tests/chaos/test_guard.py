@@ -135,20 +135,18 @@ def test_the_process_that_pauses_dies(sleepers: Sleepers, at: str, number: int, 
 def test_a_freeze_that_ends_well(sleepers: Sleepers, engine: Recording, places: Places) -> None:
     sleepers.sh(f"docker pause {PREFIX}-b")
     sleepers.start("d")
+    noted: list[Any] = []
+    engine.before["stop d"] = lambda: noted.append(Journal.load(places))
     with freeze(engine, places, "abc", stop="d") as frozen:
         assert sleepers.states() == {"a": "paused", "b": "paused", "c": "paused", "d": "exited"}
-        journal = Journal.load(places)
-        assert journal is not None
-        assert [entry["name"] for entry in journal.data["paused"]] == [f"{PREFIX}-a", f"{PREFIX}-c"]
-        assert [entry["name"] for entry in journal.data["stopped"]] == [f"{PREFIX}-d"]
         time.sleep(0.2)
     assert engine.calls == ["stop d", "pause c", "pause a", "unpause a", "unpause c", "start d"]
     assert sleepers.states() == {"a": "running", "b": "paused", "c": "running", "d": "running"}
     assert [entry["how"] for entry in frozen.quiesced] == ["paused", "was paused", "paused", "stopped"]
     assert 0.2 < frozen.window < GONE_S
-    after = Journal.load(places)
-    assert after is not None
-    assert (after.data["paused"], after.data["stopped"]) == ([], [])
+    noted.append(Journal.load(places))
+    names = [[[entry["name"][-1] for entry in journal.data[key]] for key in ("paused", "stopped")] for journal in noted]
+    assert names == [[["a", "c"], ["d"]], [[], []]]
     assert sleepers.guards(0.5) == ""
     assert os.listdir(places.runtime) == []
 
@@ -210,8 +208,34 @@ def test_a_container_that_refuses(sleepers: Sleepers, engine: Recording, places:
     assert sleepers.guards(GONE_S) == ""
 
 
+def test_what_was_stopped_is_started_by_recovery(sleepers: Sleepers) -> None:
+    process, said = sleepers.freeze("body", "a", "b", stop=[f"{PREFIX}-c"])
+    os.kill(said["pid"], signal.SIGKILL)
+    stopped = {**RUN, "c": "exited"}
+    assert sleepers.wait(stopped, PROMISED_S) == stopped
+    process.wait(timeout=10)
+    assert sleepers.recover()[0] == f"Started container {PREFIX}-c."
+    assert sleepers.states() == RUN
+    assert sleepers.guards(GONE_S) == ""
+
+
 def refuse() -> None:
     raise StackError("not now")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("call", ["pause b", "unpause b"])
+def test_an_interruption_of_pausing_or_resuming(
+    sleepers: Sleepers, engine: Recording, places: Places, call: str
+) -> None:
+    engine.before[call] = interrupt
+    with pytest.raises(KeyboardInterrupt), freeze(engine, places):
+        pass
+    assert sleepers.wait(RUN, PROMISED_S) == RUN
+    assert sleepers.guards(GONE_S) == ""
 
 
 def test_unpausing_is_tried_again(sleepers: Sleepers, engine: Recording, places: Places) -> None:
@@ -310,7 +334,14 @@ with Freeze(Engine.connect(), "omguard", places, Journal.begin(places, "backup",
 def test_a_module_of_ansible_dies(sleepers: Sleepers, tmp_path: Path) -> None:
     (tmp_path / "omguard_freeze.py").write_text(MODULE)
     names = ",".join(f"{PREFIX}-{name}" for name in RUN)
-    command = ["ansible", "localhost", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
+    command = [
+        str(Path(sys.executable).with_name("ansible")),
+        "localhost",
+        "-c",
+        "local",
+        "-e",
+        f"ansible_python_interpreter={sys.executable}",
+    ]
     command += ["-m", "omguard_freeze", "-a", f"names={names} directory={tmp_path}"]
     environment = {**os.environ, "ANSIBLE_LIBRARY": str(tmp_path)}
     output = tmp_path / "output"

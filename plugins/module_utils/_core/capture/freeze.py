@@ -198,9 +198,12 @@ class Freeze:
             if guard is not None and (fired or late) and not guard.settled():
                 names = ", ".join(name_of(container) for container in self._paused)
                 trouble.append(f"Docker may still call {names} paused though they run; when it answers, run recover.")
-        finally:
+        except BaseException:  # interrupted a second time
             if guard is not None:
-                guard.end()
+                guard.let_go()
+            raise
+        if guard is not None:
+            guard.end()
         if self._begun is not None and not trouble and fired != "engine":  # recover() starts what ended with the engine
             self._journal.notes({"paused": [], "stopped": []})
         self._paused, self._stopped, self._begun = [], [], None

@@ -106,6 +106,12 @@ class Guard:
         self._connection.close()
         self._connection = None
 
+    def let_go(self) -> None:
+        """Break off: the guard takes this process for dead, and resumes what is paused."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def _start(self, directory: str) -> socket.socket:
         source = pkgutil.get_data(_guard_main.__module__.rpartition(".")[0], "guard_process.py")
         if source is None:
@@ -143,7 +149,14 @@ class Guard:
             if os.path.isdir("/run/systemd/system") and shutil.which("systemd-run"):
                 name = f"openmemory-stack-guard-{self._places.project}-{os.getpid()}-{time.monotonic_ns()}"
                 # a unit of its own outlives the one, or the session, that runs us
-                unit = ["systemd-run", "--quiet", "--collect", f"--unit={name}", "--property=OOMScoreAdjust=-900"]
+                unit = [
+                    "systemd-run",
+                    "--quiet",
+                    "--collect",
+                    "--no-ask-password",
+                    f"--unit={name}",
+                    "--property=OOMScoreAdjust=-900",
+                ]
                 unit += [f"--description=Resumes the containers of {self._places.project} if a backup dies", "--"]
                 if subprocess.run([*unit, *python], **options).returncode == 0:
                     return

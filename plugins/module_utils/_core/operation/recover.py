@@ -31,7 +31,7 @@ def recover(engine: Engine, places: Places, *, check_mode: bool = False, lock_he
     operation is under way, or something cannot be put right; the journal then stays for the next call.
     """
     require_local(engine)
-    if not lock_held and os.path.exists(places.state):
+    if not lock_held and os.path.exists(places.lock if check_mode else places.state):
         with OperationLock(places, "recover"):
             return recover(engine, places, check_mode=check_mode, lock_held=True)
     return _Recovery(engine, places, check_mode).run()
