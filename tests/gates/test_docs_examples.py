@@ -15,6 +15,7 @@ import pytest
 import yaml
 from ansible.cli.galaxy import GalaxyCLI
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.openmemory.stack.plugins.module_utils._core.command.options import build_parser
 
 from examples import ROOT, Example, commands, documentation, modules, of_language, pages, role_options
 from examples import examples as all_examples
@@ -37,6 +38,9 @@ PLAIN = {
     "curl",
     "unset",
     "umask",
+    "rsync",
+    "systemctl",
+    "journalctl",
 }
 DOCKER = {
     "compose": {"config", "down", "exec", "logs", "ps", "pull", "restart", "up", "version"},
@@ -45,7 +49,7 @@ DOCKER = {
     "logs": set(),
     "ps": set(),
 }  # fmt: skip
-VARIABLE = re.compile(r"(?:stack|docker_host)_\w+")
+VARIABLE = re.compile(r"(?:stack|docker_host|backup|restore)_\w+")
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
@@ -174,6 +178,8 @@ def check_command(words: list[str], place: Path) -> None:
         run(name, words[1], "--help")
     elif name == "ansible":
         run(name, *words[1:], "--list-hosts")
+    elif name == "openmemory-stack":
+        parse_stack_command(words[1:])
     elif name == "docker":
         assert words[1] in DOCKER
         assert not DOCKER[words[1]] or DOCKER[words[1]] & set(words[2:])
@@ -183,6 +189,12 @@ def check_command(words: list[str], place: Path) -> None:
         assert os.access(ROOT / name, os.X_OK)
     else:
         assert name in PLAIN
+
+
+def parse_stack_command(words: list[str]) -> None:
+    """As the command itself reads it; help and version end the program, which is as good."""
+    if words and not {"--help", "--version"} & set(words):
+        build_parser("0").parse_args(words)
 
 
 def check_playbook_command(words: list[str], place: Path) -> None:
