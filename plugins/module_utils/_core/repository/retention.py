@@ -10,7 +10,6 @@ of verified ones. A test compares this with `restic forget --dry-run`.
 
 from __future__ import annotations
 
-import calendar
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -122,6 +121,7 @@ def _before(time: datetime, duration: str) -> datetime:
     assert match is not None
     years, months, days, hours = (int(part or 0) for part in match.groups())
     month = time.year * 12 + time.month - 1 - years * 12 - months
-    year, month = max(1, month // 12), month % 12 + 1
-    day = min(time.day, calendar.monthrange(year, month)[1])
-    return time.replace(year=year, month=month, day=day) - timedelta(days=days, hours=hours)
+    first = time.replace(year=max(1, month // 12), month=month % 12 + 1, day=1)
+    return first + timedelta(
+        days=time.day - 1 - days, hours=-hours
+    )  # the 31st of February is in March, as restic has it
