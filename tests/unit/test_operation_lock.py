@@ -90,8 +90,11 @@ def test_a_child_does_not_release_its_parents(places: Places) -> None:
     with lock:
         pid = os.fork()
         if not pid:
-            lock.__exit__(None, None, None)
-            os._exit(0)
-        os.waitpid(pid, 0)
+            try:
+                lock.__exit__(None, None, None)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
         with pytest.raises(StackError, match="backup, started"), OperationLock(places, "restore"):
             pass
