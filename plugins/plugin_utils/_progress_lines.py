@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.openmemory.stack.plugins.module_utils._core.command.wording import phase_done, phase_now
+from ansible_collections.openmemory.stack.plugins.module_utils._core.command.wording import phase_now, phases_done
 
 
 class Lines:
@@ -28,7 +28,7 @@ class Lines:
         if elapsed_s < self._quiet_s:
             return []
         over = list(progress.get("phases_done") or ())
-        lines = [phase_done(phase) for phase in over[self._told :]]
+        lines = [phases_done(over[self._told :])] if over[self._told :] else []
         self._told = len(over)
         if progress.get("phase"):
             now = phase_now(progress)

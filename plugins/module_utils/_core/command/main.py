@@ -24,7 +24,7 @@ from ..repository.failures import LockedError
 from .options import build_parser
 from .settings import Settings, UsageError, load
 from .verbs import DONE, VERBS, Outcome
-from .wording import for_command_line, phase_done, phase_now
+from .wording import for_command_line, phase_now, phases_done
 
 FAILED, USAGE, BUSY = 1, 2, 4
 _EVERY_S = 10.0
@@ -59,8 +59,9 @@ class Teller:
         if self._is_terminal:
             self._stream.write(_CLEAR + (phase_now(progress) if progress["phase"] else ""))
             return
-        for phase in progress["phases_done"][self._told :]:
-            self._stream.write(f"{phase_done(phase)}\n")
+        over = progress["phases_done"][self._told :]
+        if over:
+            self._stream.write(f"{phases_done(over)}\n")
         self._told = len(progress["phases_done"])
         now = time.monotonic()
         if progress["phase"] == self._phase and progress["phase"] and now - self._said_at >= _EVERY_S:

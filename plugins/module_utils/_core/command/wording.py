@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -55,9 +55,9 @@ def duration(seconds: float) -> str:
     raise AssertionError(whole)
 
 
-def phase_done(phase: Mapping[str, Any]) -> str:
-    """An entry of phases_done of a progress file."""
-    return f"{phase['name']} took {duration(float(phase['seconds']))}"
+def phases_done(phases: Sequence[Mapping[str, Any]]) -> str:
+    """Entries of phases_done of a progress file, in one line."""
+    return ", ".join(f"{phase['name']} took {duration(float(phase['seconds']))}" for phase in phases)
 
 
 def phase_now(progress: Mapping[str, Any]) -> str:
