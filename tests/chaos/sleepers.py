@@ -29,9 +29,11 @@ class Sleepers:
 
     def __init__(self, prefix: Sequence[str] = ()):
         self.prefix = list(prefix)
-        self.collections = f"{DIRECTORY}/collections" if prefix else str(REPOSITORY / ".collections")
+        # a host of the lab shows its processes to this machine, so its directory has another name
+        self.directory = f"{DIRECTORY}-lab" if prefix else DIRECTORY
+        self.collections = f"{self.directory}/collections" if prefix else str(REPOSITORY / ".collections")
         self.python = "python3" if prefix else str(REPOSITORY / ".venv/bin/python")
-        self.script = f"{DIRECTORY}/freeze_child.py" if prefix else str(REPOSITORY / "tests/chaos/freeze_child.py")
+        self.script = f"{self.directory}/freeze_child.py" if prefix else str(REPOSITORY / "tests/chaos/freeze_child.py")
 
     def sh(self, command: str) -> str:
         run = subprocess.run(
@@ -67,7 +69,7 @@ class Sleepers:
         until = time.monotonic() + seconds
         found = "first"
         while found and time.monotonic() < until:
-            found = self.sh("pgrep -af '[o]mguard/.*guard[.]py' || true")
+            found = self.sh(f"pgrep -af '{self.directory[:-1]}[{self.directory[-1]}]/.*guard[.]py' || true")
             time.sleep(0.1)
         return found
 
@@ -75,7 +77,7 @@ class Sleepers:
         self, asked: Mapping[str, Any], ssh_options: Sequence[str] = (), wrapper: str = "exec"
     ) -> subprocess.Popen[str]:
         """Start a freeze in a process of its own (in a session of its own), and wait until it says where it is."""
-        text = json.dumps({"state_dir": f"{DIRECTORY}/state", "runtime_dir": f"{DIRECTORY}/run", **asked})
+        text = json.dumps({"state_dir": f"{self.directory}/state", "runtime_dir": f"{self.directory}/run", **asked})
         command = f"{wrapper} env PYTHONPATH={self.collections} {self.python} {self.script} '{text}'"
         prefix = [*self.prefix[:1], *ssh_options, *self.prefix[1:]]
         return subprocess.Popen(
@@ -102,5 +104,5 @@ class Sleepers:
     def clean(self) -> None:
         self.sh(
             f"docker ps -aq --filter name=^/{PREFIX}- | xargs -r docker rm -f >/dev/null; "
-            f"rm -rf {DIRECTORY}/state {DIRECTORY}/run"
+            f"rm -rf {self.directory}/state {self.directory}/run"
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from sleepers import DIRECTORY, MAKE_IMAGE, PREFIX, PROMISED_S, REPOSITORY, Sleepers
+from sleepers import IMAGE, MAKE_IMAGE, PREFIX, PROMISED_S, REPOSITORY, Sleepers
 
 LAB = REPOSITORY / "build/lab"
 RUN = {"a": "running", "b": "running", "c": "running"}
@@ -44,13 +44,13 @@ def host(request: pytest.FixtureRequest) -> Iterator[Sleepers]:
     address = addresses().get(request.param)
     assert address, f"{request.param} is not up; run: make lab"
     made = Sleepers(["ssh", "-i", str(LAB / "id_ed25519"), *SSH, f"root@{address}"])
-    made.sh(f"mkdir -p {DIRECTORY}/collections/{CORE}; {MAKE_IMAGE}")
+    made.sh(f"mkdir -p {made.directory}/collections/{CORE}; {MAKE_IMAGE}")
     core, child = str(REPOSITORY / "plugins/module_utils/_core"), str(REPOSITORY / "tests/chaos/freeze_child.py")
     for source, target in ((core, f"collections/{CORE}/"), (child, "")):
         copy = ["rsync", "-a", "--exclude", "__pycache__", "-e", " ".join(made.prefix[:-1])]
-        subprocess.run([*copy, source, f"{made.prefix[-1]}:{DIRECTORY}/{target}"], check=True)
+        subprocess.run([*copy, source, f"{made.prefix[-1]}:{made.directory}/{target}"], check=True)
     yield made
-    made.sh(f"rm -rf {DIRECTORY}")
+    made.sh(f"rm -rf {made.directory}; docker rmi -f {IMAGE} >/dev/null")
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class Freeze:
     others among them are watched: one that starts, or restarts, or is resumed meanwhile makes the capture invalid.
     timeout is in seconds, from the first pause; then the guard resumes all. Raises StackError on entering if a
     container cannot be paused or stopped, and on leaving if the time inside was not one instant; an error of the body
-    is passed on. In both cases everything that can run runs again first.
+    is passed on, unless the guard's work explains it. In both cases everything that can run runs again first.
 
     window: seconds from the first container paused (or stopped) to the last one that runs again.
     quiesced: [{name, how}], how being paused, stopped, was paused or not running.
@@ -96,16 +96,18 @@ class Freeze:
         try:
             if kind is None:
                 problem = self._broken()
+            elif isinstance(error, StackError):  # what runs again changes the files that the body reads
+                problem = self._has_fired()
         finally:
             trouble = self._resume()
-        if kind is None and (problem or trouble):
-            raise StackError(problem or trouble)
+        if problem or (kind is None and trouble):
+            raise StackError(problem or trouble) from error
 
     def check(self) -> None:
         """Raise StackError if the guard has fired already; for the body, which may then stop. Costs microseconds."""
-        fired = self._guard.fired if self._guard is not None else None
-        if fired:
-            raise StackError(self._fired(fired))
+        problem = self._has_fired()
+        if problem:
+            raise StackError(problem)
 
     def _prepare(self) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
         found = {
@@ -154,9 +156,9 @@ class Freeze:
 
     def _broken(self) -> str | None:
         """Why this was not one instant, or None."""
-        fired = self._guard.fired if self._guard is not None else None
-        if fired:
-            return self._fired(fired)
+        problem = self._has_fired()
+        if problem:
+            return problem
         paused = {container["Id"] for container in self._paused}
         for container in self._watched:
             name = name_of(container)
@@ -174,7 +176,10 @@ class Freeze:
                 return f"Container {name} started while its data was copied; nothing was backed up; try again."
         return None
 
-    def _fired(self, reason: str) -> str:
+    def _has_fired(self) -> str | None:
+        reason = self._guard.fired if self._guard is not None else None
+        if not reason:
+            return None
         text = _FIRED.get(reason, "The guard of the freeze resumed the containers").format(timeout=self._timeout)
         advice = "; raise freeze_timeout, or see what slows the disk." if reason == "deadline" else "; try again."
         return f"{text} and nothing was backed up{advice}"
