@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.durable import Flush
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import Mirror, PassReport
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = ("write", "store", "names")
@@ -190,6 +191,7 @@ def test_every_capture_is_the_truth(disks: dict[str, Path], disk: str, copies: s
             reports.append(stage.capture())
             assert stage.wrong() == {}, number
             time.sleep(random.random() * (2 if number % 3 == 2 else 0.2))
+    assert [report.bytes_read for report in reports if way == "reflink" and report.bytes_read] == []
     assert any(0 < report.files_read < report.files for report in reports), "nothing was ever skipped"
 
 
@@ -210,6 +212,21 @@ def test_inode_size_and_times_alone_miss_stores(disks: dict[str, Path], disk: st
                 break
     assert wrong
     assert all(path.startswith("mapped-") for path in wrong)
+
+
+def test_nothing_mounted_inside_is_left_out_silently(disks: dict[str, Path]) -> None:
+    with scene(disks["xfs"], disks["ext4"]) as stage:
+        (stage.source / "deep/mounted").mkdir(parents=True)
+        one = stage.mirror()
+        one.flush()
+        subprocess.run(["mount", "-t", "tmpfs", "none", stage.source / "deep/mounted"], check=True)
+        try:
+            for late in (one, stage.mirror()):  # mounted after a mirror had looked, and before
+                with pytest.raises(StackError, match=f"mounted at {stage.source}/deep/mounted, inside the volume"):
+                    late.frozen_pass()
+        finally:
+            subprocess.run(["umount", stage.source / "deep/mounted"], check=True)
+        stage.mirror().frozen_pass()
 
 
 VICTIM = """

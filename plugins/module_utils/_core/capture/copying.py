@@ -15,7 +15,7 @@ from collections.abc import Callable
 from .durable import FICLONE
 
 CHUNK = 16 << 20  # bytes per system call, so that progress and a deadline are looked at in between
-_COMPARE = 1 << 18
+_BUFFER = 1 << 18
 _PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, linux/falloc.h
 _NO_RANGE_COPY = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EBADF, errno.ETXTBSY)
 _NO_ATTRIBUTES = (errno.EOPNOTSUPP, errno.ENOSYS)
@@ -27,6 +27,8 @@ def copy_data(source: int, target: int, about: os.stat_result, old: os.stat_resu
     about and old are the stat results of the two. tell gets the bytes of each step. Returns the bytes copied.
     """
     size, position, copied = about.st_size, 0, 0
+    length = min(old.st_size, size)
+    step = _in_kernel
     if old.st_size > size:
         os.ftruncate(target, size)
     used = min(old.st_size, size)  # only below this can the target hold what must become a hole
@@ -35,15 +37,20 @@ def copy_data(source: int, target: int, about: os.stat_result, old: os.stat_resu
         if position < begin and position < used:
             _dig(target, position, min(begin, used) - position)
         while begin < end:
-            count = _copy_range(source, target, min(CHUNK, end - begin), begin)
+            count = step(source, target, min(CHUNK, end - begin), begin)
+            if not count and step is _in_kernel:  # some file systems answer 0 for what the kernel cannot copy there
+                step = _by_hand
+                continue
             if not count:  # the file was cut off meanwhile
-                size = begin
+                size = end = begin
                 break
             begin += count
             copied += count
+            length = max(length, begin)
             tell(count)
-        position = max(begin, end) if begin < size else size
-    os.ftruncate(target, size)
+        position = end
+    if length != size:
+        os.ftruncate(target, size)
     return copied
 
 
@@ -61,15 +68,17 @@ def _next_data(source: int, position: int, size: int) -> tuple[int, int]:
     return min(begin, size), min(end, size)
 
 
-def _copy_range(source: int, target: int, count: int, offset: int) -> int:
+def _in_kernel(source: int, target: int, count: int, offset: int) -> int:
     try:
-        done = os.copy_file_range(source, target, count, offset, offset)
+        return os.copy_file_range(source, target, count, offset, offset)
     except OSError as error:
         if error.errno not in _NO_RANGE_COPY:
             raise
-        done = 0
-    # Some file systems answer 0 for what they cannot copy in the kernel.
-    return done or os.pwrite(target, os.pread(source, min(count, _COMPARE), offset), offset)
+        return 0
+
+
+def _by_hand(source: int, target: int, count: int, offset: int) -> int:
+    return os.pwrite(target, os.pread(source, min(count, _BUFFER), offset), offset)
 
 
 def _dig(target: int, offset: int, length: int) -> None:
@@ -81,7 +90,7 @@ def _dig(target: int, offset: int, length: int) -> None:
     if library.fallocate(target, _PUNCH, wide(offset), wide(length)) == 0:
         return
     while length > 0:
-        done = os.pwrite(target, bytes(min(length, _COMPARE)), offset)
+        done = os.pwrite(target, bytes(min(length, _BUFFER)), offset)
         offset, length = offset + done, length - done
 
 
@@ -98,7 +107,7 @@ def same_data(source: int, target: int, tell: Callable[[int], None]) -> bool:
     size = os.fstat(source).st_size
     if size != os.fstat(target).st_size:
         return False
-    ours, theirs = bytearray(_COMPARE), bytearray(_COMPARE)
+    ours, theirs = bytearray(_BUFFER), bytearray(_BUFFER)
     position = 0
     while position < size:
         begin = min(_next_data(source, position, size)[0], _next_data(target, position, size)[0])

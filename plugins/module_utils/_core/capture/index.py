@@ -91,7 +91,7 @@ _Known = dict[str, tuple[Optional[Signature], dict[str, Signature]]]
 def _read(file: str, bond: Bond) -> tuple[int, _Known]:
     known: _Known = {}
     with open(file, encoding="ascii") as lines:
-        head = json.loads(next(lines))
+        head = json.loads(next(lines, ""))
         if head[:-1] != [FORMAT, *bond]:
             return 0, {}
         line: Any = None

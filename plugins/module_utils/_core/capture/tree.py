@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -69,9 +70,13 @@ class Place:
             place = place.parent
         return "/".join(reversed(parts))
 
-    def clear(self, name: str) -> None:
-        """Remove an entry, whatever it is, with all that is in it."""
+    def clear(self, name: str, trash: str = "") -> None:
+        """Remove an entry, whatever it is, with all that is in it; into the directory trash where that can be had."""
         with suppress(FileNotFoundError):
+            if trash:
+                with suppress(OSError):
+                    os.rename(name, f"{trash}/{time.monotonic_ns()}", src_dir_fd=self.descriptor)
+                    return
             remove(name, self.descriptor)
 
     def close(self) -> None:
@@ -94,14 +99,14 @@ def remove(name: str, directory: int) -> None:
 def differences(source: str, target: str, excluded: Sequence[str] = ()) -> list[str]:
     """The relative paths at which two trees differ that nobody writes to: in entries, contents, metadata, links."""
     found: list[str] = []
-    links: dict[int, int] = {}
+    links: dict[tuple[str, int], int] = {}
     with opened(open_directory(source)) as first, opened(open_directory(target)) as second:
         _compare(first, second, "", frozenset(excluded), found, links)
     return found
 
 
 def _compare(
-    source: int, target: int, path: str, excluded: frozenset[str], found: list[str], links: dict[int, int]
+    source: int, target: int, path: str, excluded: frozenset[str], found: list[str], links: dict[tuple[str, int], int]
 ) -> None:
     if _facts(os.fstat(source)) != _facts(os.fstat(target)) or attributes(source) != attributes(target):
         found.append(path or ".")
@@ -115,8 +120,14 @@ def _compare(
         elif stat.S_ISDIR(one.st_mode):
             with opened(open_directory(name, source)) as first, opened(open_directory(name, target)) as second:
                 _compare(first, second, here, frozenset(), found, links)
-        elif links.setdefault(one.st_ino, two.st_ino) != two.st_ino or not _same(source, target, name, one, two):
+        elif not _partners(links, one, two) or not _same(source, target, name, one, two):
             found.append(here)
+
+
+def _partners(links: dict[tuple[str, int], int], one: os.stat_result, two: os.stat_result) -> bool:
+    """Whether the names of one file are those of one file in the copy; names outside of the tree do not count."""
+    pairs = (("source", one.st_ino, two.st_ino), ("target", two.st_ino, one.st_ino))
+    return all(links.setdefault((side, inode), partner) == partner for side, inode, partner in pairs)
 
 
 def _facts(about: os.stat_result) -> tuple[int, ...]:
@@ -124,7 +135,7 @@ def _facts(about: os.stat_result) -> tuple[int, ...]:
 
 
 def _same(source: int, target: int, name: str, one: os.stat_result, two: os.stat_result) -> bool:
-    if _facts(one) != _facts(two) or (one.st_rdev, one.st_nlink) != (two.st_rdev, two.st_nlink):
+    if _facts(one) != _facts(two) or one.st_rdev != two.st_rdev:
         return False
     if stat.S_ISREG(one.st_mode):
         with opened(open_file(name, source)) as first, opened(open_file(name, target)) as second:

@@ -1,0 +1,374 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A tree and its copy: every kind of entry, every kind of change, and what is told when it cannot be exact."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import durable, index, mirror
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import Mirror, needed
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.filesystem import Mount, MountTable
+
+AS_ROOT = os.geteuid() == 0
+MARGIN_S = 0.05
+
+
+class Scene:
+    """A source with one entry of each kind, and its copy."""
+
+    def __init__(self, root: Path):
+        self.source, self.target, self.index = root / "source", root / "staging/copy", root / "index/volume.json"
+        self.source.mkdir()
+        fill(self.source)
+
+    def mirror(self, **options: Any) -> Mirror:
+        return Mirror(str(self.source), str(self.target), str(self.index), **options)
+
+    def captured(self, **options: Any) -> Mirror:
+        """A mirror after a whole capture of a source that was quiet for long enough to be vouched for."""
+        time.sleep(MARGIN_S * 3)
+        one = self.mirror(**options)
+        one.live_pass()
+        one.frozen_pass()
+        return one
+
+
+def fill(root: Path) -> None:
+    (root / "deep/er").mkdir(parents=True)
+    (root / "file").write_bytes(b"content" * 9999)
+    (root / "empty").touch()
+    os.link(root / "file", root / "deep/er/hard")
+    (root / "link").symlink_to("no/where")
+    os.link(root / "link", root / "deep/link", follow_symlinks=False)
+    (root / "to-directory").symlink_to("deep")
+    os.mkfifo(root / "pipe", 0o620)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str((root / "socket").relative_to(Path.cwd())) if len(str(root)) > 90 else str(root / "socket"))
+    with open(root / "sparse", "wb") as stream:
+        stream.seek(30 << 20)
+        stream.write(b"x" * 5000)
+        stream.truncate(60 << 20)
+    with open(root / "ahead", "wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, 20 << 20)
+        stream.write(b"head")
+    (root / os.fsdecode(b"\xff\xfe not UTF-8")).write_text("1")
+    (root / "two\nlines").write_text("2")
+    os.chmod(root / "file", 0o4751)
+    os.chmod(root / "deep", 0o1777)
+    for path in (root / "file", root / "deep"):
+        os.setxattr(path, "user.note", b"\0value")
+    if AS_ROOT:
+        os.mknod(root / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        os.mknod(root / "block", stat.S_IFBLK | 0o640, os.makedev(7, 99))
+        os.chown(root / "deep/er", 7474, 7475)
+        os.chown(root / "link", 12, 13, follow_symlinks=False)
+        os.setxattr(root / "file", "system.posix_acl_access", ACL)
+    for path in ("link", "pipe", "deep/er", "deep", "."):
+        os.utime(root / path, ns=(10**9 + 1, 10**9 + 123456789), follow_symlinks=False)
+
+
+# user::rwx user:7474:r-x group::r-x mask::r-x other::--x, as the kernel keeps it
+ACL = bytes.fromhex("0200000001000700ffffffff02000500321d000004000500ffffffff10000500ffffffff20000100ffffffff")
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    monkeypatch.setattr(durable, "MARGIN_S", MARGIN_S)
+    monkeypatch.setattr(mirror, "KNOWN", (MountTable.read().of(str(tmp_path)).type,))
+    return Scene(tmp_path)
+
+
+def plain_facts(root: Path) -> list[str]:
+    """What find sees, without the code under test."""
+    line = r"%P\0%y %m %U %G %T@ %l %n\n"
+    command = ["find", root, "-printf", line]
+    return sorted(subprocess.run(command, check=True, capture_output=True).stdout.decode(errors="replace").split("\n"))
+
+
+def allocated(root: Path) -> int:
+    return sum(os.lstat(path).st_blocks * 512 for path in {os.lstat(p).st_ino: p for p in root.rglob("*")}.values())
+
+
+def test_every_kind_of_entry(scene: Scene) -> None:
+    one = scene.mirror()
+    one.live_pass()
+    report = one.frozen_pass()
+    assert one.verify() == []
+    assert plain_facts(scene.target) == plain_facts(scene.source)
+    assert allocated(scene.target) < 500_000 < 20 << 20 < allocated(scene.source)
+    assert report.files == 12 + 2 * AS_ROOT
+    assert needed(str(scene.source))[0] > 20 << 20
+
+
+def test_a_quiet_tree_is_not_read_again(scene: Scene) -> None:
+    one = scene.captured()
+    assert one.frozen_pass().files_read == 0
+    one.save()
+    assert stat.S_IMODE(scene.index.stat().st_mode) == 0o600
+    before = {path: path.lstat().st_ctime_ns for path in scene.target.rglob("*")}
+    again = scene.mirror()
+    assert (again.live_pass().files_read, again.frozen_pass().files_read) == (0, 0)
+    assert {path: path.lstat().st_ctime_ns for path in scene.target.rglob("*")} == before
+    assert again.verify() == []
+
+
+def test_what_was_read_right_after_a_change_is_read_again(scene: Scene) -> None:
+    """The rule's core: without 2 s of rest before the flush, or without a flush, nothing is vouched for."""
+    one = scene.mirror()
+    one.flush()
+    files = one.frozen_pass().files_read
+    assert one.frozen_pass().files_read == files > 10
+    time.sleep(MARGIN_S * 3)
+    unflushed = scene.mirror()
+    assert unflushed.frozen_pass().files_read == unflushed.frozen_pass().files_read == files
+
+
+def replace(path: Path, make: Callable[[Path], object]) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    make(path)
+
+
+def write_at(path: Path, offset: int, data: bytes) -> None:
+    with open(path, "r+b") as stream:
+        stream.seek(offset)
+        stream.write(data)
+
+
+def dig(path: Path, offset: int, length: int) -> None:
+    subprocess.run(["fallocate", "--punch-hole", "-o", str(offset), "-l", str(length), path], check=True)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "overwrite": lambda root: write_at(root / "file", 100, b"other"),
+    "grow": lambda root: write_at(root / "empty", 0, b"grown" * 3000),
+    "shrink": lambda root: os.truncate(root / "ahead", 2),
+    "longer with a hole": lambda root: os.truncate(root / "file", 40 << 20),
+    "data becomes a hole": lambda root: dig(root / "file", 4096, 16384),
+    "a hole becomes data": lambda root: write_at(root / "sparse", 5 << 20, b"y" * 9000),
+    "rename": lambda root: os.rename(root / "file", root / "deep/new name"),
+    "a directory is renamed": lambda root: os.rename(root / "deep/er", root / "shallow"),
+    "new": lambda root: (root / "deep/new").write_text("new"),
+    "new directories": lambda root: (root / "a/b/c").mkdir(parents=True),
+    "gone": lambda root: (root / "sparse").unlink(),
+    "a directory is gone": lambda root: shutil.rmtree(root / "deep"),
+    "file to directory": lambda root: replace(root / "file", lambda path: (path / "in").mkdir(parents=True)),
+    "directory to file": lambda root: replace(root / "deep", lambda path: path.write_text("file")),
+    "directory to link": lambda root: replace(root / "deep", lambda path: path.symlink_to("file")),
+    "link to directory": lambda root: replace(root / "to-directory", lambda path: path.mkdir()),
+    "pipe to file": lambda root: replace(root / "pipe", lambda path: path.write_text("no pipe")),
+    "file to pipe": lambda root: replace(root / "file", os.mkfifo),
+    "another link": lambda root: replace(root / "link", lambda path: path.symlink_to("elsewhere")),
+    "one name more": lambda root: os.link(root / "sparse", root / "deep/er/again"),
+    "one name less": lambda root: (root / "file").unlink(),
+    "a name of its own": lambda root: replace(root / "file", lambda path: path.write_text("alone")),
+    "now two files": lambda root: replace(root / "file", lambda path: shutil.copy2(root / "deep/er/hard", path)),
+    "other partners": lambda root: replace(root / "empty", lambda path: os.link(root / "sparse", path)),
+    "mode": lambda root: os.chmod(root / "file", 0o2640),
+    "mode of a directory": lambda root: os.chmod(root / "deep/er", 0o700),
+    "mode of the root": lambda root: os.chmod(root, 0o2711),
+    "times": lambda root: os.utime(root / "file", ns=(5, 5)),
+    "times of the root": lambda root: os.utime(root, ns=(5, 5)),
+    "attribute changed": lambda root: os.setxattr(root / "file", "user.note", b"new"),
+    "attribute gone": lambda root: os.removexattr(root / "deep", "user.note"),
+    "same size, old mtime": lambda root: (
+        write_at(root / "two\nlines", 0, b"3"),
+        os.utime(root / "two\nlines", ns=(0, os.stat(root / "file").st_mtime_ns)),
+    ),
+}
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["same-run", "next-run"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_kind_of_change(scene: Scene, change: str, again: bool) -> None:
+    one = scene.captured()
+    if again:
+        one.save()
+        one = scene.mirror()
+        one.flush()
+    CHANGES[change](scene.source)
+    assert one.verify() != []
+    one.frozen_pass()
+    assert one.verify() == []
+    one.save()
+    assert plain_facts(scene.target) == plain_facts(scene.source)
+    assert sorted(os.listdir(scene.index.parent)) == ["volume.json"]
+
+
+TAMPERING: dict[str, Callable[[Path], object]] = {
+    "written": lambda copy: write_at(copy / "file", 0, b"not the source's"),
+    "gone": lambda copy: (copy / "file").unlink(),
+    "more": lambda copy: (copy / "deep/more").mkdir(),
+    "mode": lambda copy: os.chmod(copy / "file", 0o600),
+    "mode of a directory": lambda copy: os.chmod(copy / "deep/er", 0o710),
+    "all gone": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("way", TAMPERING)
+def test_a_copy_that_somebody_changed_is_put_right(scene: Scene, way: str) -> None:
+    scene.captured().save()
+    time.sleep(0.02)  # more than a tick of the clock that file times come from
+    TAMPERING[way](scene.target)
+    one = scene.mirror()
+    one.live_pass()
+    one.frozen_pass()
+    assert one.verify() == []
+
+
+INDEX: dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda text: text[: len(text) // 2],
+    "cut off after a line": lambda text: text[: text.index(b"\n", len(text) // 2) + 1],
+    "no JSON": lambda text: b"\0" * len(text),
+    "empty": lambda text: b"",
+    "another format": lambda text: text.replace(b"[1,", b"[0,", 1),
+    "another boot": lambda text: text.replace(Path(index.BOOT_ID).read_bytes().strip(), b"other"),
+    "another volume": lambda text: text.replace(b"/source", b"/other", 1),
+}
+
+
+@pytest.mark.parametrize("way", INDEX)
+def test_an_index_that_cannot_be_believed_vouches_for_nothing(scene: Scene, way: str) -> None:
+    scene.captured().save()
+    scene.index.write_bytes(INDEX[way](scene.index.read_bytes()))
+    one = scene.mirror()
+    assert one.live_pass().files_read == scene.mirror().frozen_pass().files_read > 10
+    one.frozen_pass()
+    assert one.verify() == []
+
+
+def test_while_a_pass_runs_there_is_no_index(scene: Scene) -> None:
+    scene.captured().save()
+    assert scene.index.exists()
+    one = scene.mirror()
+    one.flush()
+    assert not scene.index.exists()
+    one.live_pass()
+    assert not scene.index.exists()
+    one.save()
+    assert scene.index.exists()
+
+
+@pytest.mark.parametrize("compare", [False, True])
+def test_compare_reads_what_the_rule_skips(scene: Scene, compare: bool) -> None:
+    one = scene.captured(compare=compare)
+    times = os.stat(scene.target / "file")
+    write_at(scene.target / "file", 50_000, b"flipped")
+    os.utime(scene.target / "file", ns=(times.st_atime_ns, times.st_mtime_ns))
+    one.frozen_pass()
+    assert one.verify() == ([] if compare else ["deep/er/hard", "file"])
+
+
+def test_an_unknown_file_system_is_compared(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "KNOWN", ())
+    one = scene.captured()
+    write_at(scene.target / "sparse", 50_000, b"flipped")
+    one.frozen_pass()
+    assert one.verify() == []
+
+
+def test_excluded_names_are_left_out_of_the_root_only(scene: Scene) -> None:
+    scene.captured()
+    (scene.source / "deep/file").write_text("not the root's")
+    one = scene.captured(excluded=["file", "pipe"])
+    assert one.verify() == []
+    assert not {"file", "pipe"} & set(os.listdir(scene.target))
+    assert (scene.target / "deep/file").read_text() == "not the root's"
+
+
+MEANWHILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "vanishes": (lambda root: (root / "z-last").unlink(), "z-last in {} vanished while it was read: "),
+    "grows": (
+        lambda root: write_at(root / "file", 80_000, b"more"),
+        "file in {} changed while it was read (size, mtime, ctime): something writes that was not paused.",
+    ),
+    "is written": (
+        lambda root: write_at(root / "file", 0, b"new"),
+        "file in {} changed while it was read (mtime, ctime): ",
+    ),
+}
+
+
+@pytest.mark.parametrize("event", MEANWHILE)
+def test_a_change_while_reading(scene: Scene, event: str) -> None:
+    """It is an error in the freeze, and none before."""
+    change, sentence = MEANWHILE[event]
+    shutil.rmtree(scene.source)
+    scene.source.mkdir()
+    for name in ("file", "z-last"):
+        (scene.source / name).write_bytes(b"content" * 9999)
+    order = os.listdir(scene.source)
+    if event == "vanishes" and order[0] != "file":
+        os.rename(scene.source / "z-last", scene.source / "swap")
+        os.rename(scene.source / "file", scene.source / "z-last")
+        os.rename(scene.source / "swap", scene.source / "file")
+    pending = [change]
+
+    def on_bytes(count: int) -> None:
+        assert count > 0
+        if pending:
+            pending.pop()(scene.source)
+
+    one = scene.mirror(on_bytes=on_bytes)
+    one.live_pass()
+    one.frozen_pass()
+    assert one.verify() == []
+    for name in ("file", "z-last"):
+        (scene.source / name).write_bytes(b"content" * 9999)
+    pending.append(change)
+    with pytest.raises(StackError) as raised:
+        one.frozen_pass()
+    assert str(raised.value).startswith(sentence.format(scene.source))
+    assert one.frozen_pass().files == len(os.listdir(scene.source))
+    assert one.verify() == []
+
+
+REFUSED: dict[str, tuple[Callable[[Scene], Any], str]] = {
+    "no source": (lambda scene: scene.source.rename(scene.source.parent / "away"), "{source} could not be copied to "),
+    "a file": (
+        lambda scene: (shutil.rmtree(scene.source), scene.source.write_text("")),
+        "{source} could not be copied to {target}: Not a directory",
+    ),
+    "the copy is a file": (
+        lambda scene: (scene.target.parent.mkdir(), scene.target.write_text("")),
+        "{source} could not be copied to {target}: File exists",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals(scene: Scene, case: str) -> None:
+    prepare, sentence = REFUSED[case]
+    prepare(scene)
+    with pytest.raises(StackError) as raised:
+        scene.mirror().live_pass()
+    assert str(raised.value).startswith(sentence.format(source=scene.source, target=scene.target))
+
+
+def test_a_mount_inside_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = MountTable.read().of(str(scene.source)).type
+    table = MountTable([Mount("/", known), Mount(str(scene.source / "deep/er"), "tmpfs")])
+    monkeypatch.setattr(MountTable, "read", lambda: table)
+    with pytest.raises(StackError, match=f"Another file system is mounted at {scene.source}/deep/er, inside"):
+        scene.mirror().frozen_pass()
+    assert scene.mirror(excluded=["deep"]).frozen_pass().files > 5
+
+
+def test_the_budget_ends_a_pass(scene: Scene) -> None:
+    with pytest.raises(StackError, match="takes longer than it may while frozen"):
+        scene.mirror().frozen_pass(budget=-1)
