@@ -17,6 +17,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.errors impo
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import undo as undoing
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.swap import Move, Record, Swap
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.undo import undo
 
@@ -173,3 +174,19 @@ def test_undo_leaves_old_data_whatever_the_record_says(places: Places, tmp_path:
     (said,) = undo(NoEngine(), journal)
     assert said == f"Left {swap.beside}, which holds data that the restore did not bring: look at it."
     assert Path(swap.beside, "old/db").read_text() == "old"
+
+
+def test_what_runs_on_the_old_data_again_is_not_stopped_by_the_next_undo(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[list[str]] = []
+    monkeypatch.setattr(undoing, "stop_if_active", lambda engine, ids: stopped.append(list(ids)))
+    swap = swap_in(tmp_path / "v")
+    swap.forward()
+    journal = Journal.begin(places, "restore", ID)
+    journal.notes(
+        {"restore": record_of(places, swap, stage="swapping").as_json(), "stopped": [{"id": "1", "name": "a"}]}
+    )
+    for _round in range(2):
+        undo(NoEngine(), journal)
+    assert stopped == [["1"]]

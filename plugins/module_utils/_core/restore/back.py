@@ -58,7 +58,7 @@ def run(
                 lambda: [_swap_of(entry) for entry in entries], bool(crew.ids), lambda: "", lambda: None
             )
         except BaseException as error:
-            take_back(error, engine, places, crew, journal)
+            take_back(error, engine, places, crew, journal, wait_timeout)
             raise
         progress.done()
         result = _result(entries, crew)

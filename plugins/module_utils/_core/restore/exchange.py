@@ -17,7 +17,7 @@ from ..operation.progress import Progress
 from ..operation.recover import recover
 from .crew import Crew
 from .swap import Record, Swap
-from .undo import ACCEPTED, KEY, SWAPPING, finish
+from .undo import ACCEPTED, KEY, SWAPPING, finish, undo
 
 
 class Exchange:
@@ -94,11 +94,18 @@ class Exchange:
         self.progress.phase(name)
 
 
-def take_back(error: BaseException, engine: Engine, places: Places, crew: Crew, journal: Journal) -> None:
+def take_back(
+    error: BaseException, engine: Engine, places: Places, crew: Crew, journal: Journal, wait_timeout: float
+) -> None:
     """Everything as before, also for Ctrl-C. Raises StackError with the reason and what was done, for a StackError."""
     stage = (journal.data.get(KEY) or {}).get("stage")
+    unhealthy = ""
     try:
-        recover(engine, places, lock_held=True)
+        if stage == SWAPPING:
+            undo(engine, journal)
+            if isinstance(error, StackError):
+                unhealthy = _start_again(crew, wait_timeout)
+        recover(engine, places, lock_held=True)  # starts what does not run yet, and ends the journal
     except StackError as second:
         raise StackError(
             f"{error} It could not be taken back: {second} Run openmemory-stack recover when that is repaired."
@@ -110,4 +117,14 @@ def take_back(error: BaseException, engine: Engine, places: Places, crew: Crew, 
     if stage == SWAPPING:
         names = ", ".join(crew.names())
         again = f", and {names} started on it again" if names else ""
-        raise StackError(f"{error} It was taken back: the data is as it was before{again}.") from error
+        raise StackError(f"{error} It was taken back: the data is as it was before{again}.{unhealthy}") from error
+
+
+def _start_again(crew: Crew, wait_timeout: float) -> str:
+    """Start as Compose would, one waiting for the other; a sentence if they do not work on the old data either."""
+    try:
+        crew.start(wait_timeout)
+        crew.wait(wait_timeout)
+    except StackError as error:
+        return f" They do not work on it either: {error}"
+    return ""

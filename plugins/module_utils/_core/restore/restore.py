@@ -53,7 +53,7 @@ def run(request: RestoreRequest, engine: Engine, progress: Progress, check_mode:
         try:
             result = _Restore(plan, engine, places, repository, progress, journal).run()
         except BaseException as error:
-            take_back(error, engine, places, plan.crew, journal)
+            take_back(error, engine, places, plan.crew, journal, request.wait_timeout)
             raise
         if request.keep_days == 0:
             said += kept.purge_expired(places)

@@ -195,8 +195,8 @@ def _set_aside(path: str, beside: str) -> None:
 class Record:
     """What a restore writes into the journal under "restore", so that undo() needs nothing else.
 
-    stage: fetching, swapping, accepted. created are Docker volumes that it makes; until is when the old data may go
-    (seconds since 1970); beside are our directories, also of volumes that are not swapped yet; directories were
+    stage: fetching, swapping, accepted, taken back. created are Docker volumes that it makes; until is when the old
+    data may go (seconds since 1970); beside are our directories, also of volumes that are not swapped yet; directories were
     made for volumes with a path. state is the stack's state directory, where kept.json is.
     """
 

@@ -22,6 +22,7 @@ from .swap import Record, Swap
 KEY = "restore"  # in the journal
 ACCEPTED = "accepted"
 SWAPPING = "swapping"
+TAKEN_BACK = "taken back"
 FETCHED = ("new", "meta", ".new.restoring")  # what a fetch makes in a directory of ours
 
 
@@ -50,6 +51,8 @@ def take_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
         said = [
             f"Brought the old data of the volume {swap.volume} back." for swap in reversed(record.swaps) if swap.back()
         ]
+        record.stage = TAKEN_BACK  # what runs from here on runs on the old data, and is not stopped again
+        journal.note(KEY, record.as_json())
     for beside in record.beside:
         said += discard(beside)
     for name in record.created:
