@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import os
-import tarfile
+from gzip import compress
+from hashlib import sha256
+from io import BytesIO
+from os import getpid
 from pathlib import Path
+from tarfile import DIRTYPE, USTAR_FORMAT, TarFile, TarInfo
 from typing import Any
 
 from ansible import constants as C
@@ -54,7 +54,7 @@ def sources() -> dict[str, bytes]:
 
 
 def version_of(files: dict[str, bytes]) -> str:
-    digest = hashlib.sha256()
+    digest = sha256()
     for name, content in files.items():
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:12]
@@ -66,17 +66,17 @@ def pack(files: dict[str, bytes], version: str) -> bytes:
     members = {f"{place}/{PACKAGE}/{name}": content for name, content in files.items()}
     members[f"{place}/{COMPLETE}"] = b""
     directories = sorted({str(parent) for name in members for parent in Path(name).parents} - {"."})
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    raw = BytesIO()
+    with TarFile(fileobj=raw, mode="w", format=USTAR_FORMAT) as archive:
         for name in directories:
-            about = tarfile.TarInfo(name)
-            about.type, about.mode = tarfile.DIRTYPE, 0o755
+            about = TarInfo(name)
+            about.type, about.mode = DIRTYPE, 0o755
             archive.addfile(about)
         for name, content in members.items():
-            about = tarfile.TarInfo(name)
+            about = TarInfo(name)
             about.size, about.mode = len(content), 0o644
-            archive.addfile(about, io.BytesIO(content))
-    return gzip.compress(raw.getvalue(), mtime=0)
+            archive.addfile(about, BytesIO(content))
+    return compress(raw.getvalue(), mtime=0)
 
 
 class LookupModule(LookupBase):
@@ -87,7 +87,7 @@ class LookupModule(LookupBase):
         version = version_of(files)
         path = Path(C.DEFAULT_LOCAL_TMP) / f"{TOP}-{version}.tar.gz"
         if not path.exists():
-            draft = path.with_name(f"{path.name}.{os.getpid()}")
+            draft = path.with_name(f"{path.name}.{getpid()}")
             draft.write_bytes(pack(files, version))
             draft.replace(path)  # another host's task may do the same
         return [{"path": str(path), "version": version}]

@@ -64,9 +64,10 @@ def run(tmp_path: Path) -> Run:
     config = tmp_path / "etc"
     config.mkdir()
 
-    def go(*words: str, settings: dict[str, Any] | None = SETTINGS) -> int:
+    def go(*words: str, **changes: Any) -> int:
         path = config / "om.json"
         path.unlink(missing_ok=True)
+        settings = changes.get("settings", SETTINGS)
         if settings is not None:
             path.touch(0o600)
             path.write_text(json.dumps({"state_dir": str(tmp_path / "state"), **settings}))

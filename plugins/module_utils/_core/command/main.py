@@ -126,7 +126,7 @@ def _print(result: dict[str, Any], text: str, code: int, as_json: bool) -> int:
     try:
         if sys.stderr.isatty():
             sys.stderr.write(_CLEAR)
-        print(json.dumps(result, indent=1, sort_keys=True) if as_json else text)
+        sys.stdout.write((json.dumps(result, indent=1, sort_keys=True) if as_json else text) + "\n")
         sys.stdout.flush()
     except OSError:  # whoever read it is gone
         with suppress(OSError):
@@ -139,7 +139,8 @@ def _fail(sentence: str, code: int, as_json: bool) -> int:
     with suppress(OSError):
         if sys.stderr.isatty():
             sys.stderr.write(_CLEAR)
-        print(f"openmemory-stack: {message}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"openmemory-stack: {message}\n")
+        sys.stderr.flush()
     if as_json:
         _print({"failed": True, "msg": message, "exit_code": code}, "", code, True)
     return code if code != DONE else FAILED
