@@ -369,6 +369,14 @@ def test_a_mount_inside_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) 
     assert scene.mirror(excluded=["deep"]).frozen_pass().files > 5
 
 
+def test_an_index_that_cannot_be_written_is_named(scene: Scene) -> None:
+    one = scene.captured()
+    shutil.rmtree(scene.index.parent)
+    scene.index.parent.write_text("a file")
+    with pytest.raises(StackError, match=f"{scene.index} could not be written: "):
+        one.save()
+
+
 def test_the_budget_ends_a_pass(scene: Scene) -> None:
     with pytest.raises(StackError, match="takes longer than it may while frozen"):
         scene.mirror().frozen_pass(budget=-1)

@@ -53,7 +53,7 @@ class Bond(NamedTuple):
 def save(file: str, bond: Bond, root: Directory, now_ns: int) -> None:
     """Write the index (mode 0600) in one step: a line about itself, one per directory, a last one that closes it."""
     os.makedirs(os.path.dirname(file) or ".", mode=0o700, exist_ok=True)
-    temporary = f"{file}.{os.getpid()}"
+    temporary = f"{file}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="ascii") as out:
         out.write(json.dumps([FORMAT, *bond, now_ns]) + "\n")

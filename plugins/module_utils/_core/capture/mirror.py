@@ -60,6 +60,7 @@ class Mirror:
         self._excluded = frozenset(excluded)
         self._on_bytes = on_bytes
         self._root: Directory | None = None
+        self._bond: index.Bond | None = None
         self._flush: Flush | None = None
 
     def flush(self) -> None:
@@ -92,9 +93,13 @@ class Mirror:
 
     def save(self) -> None:
         """Write the index and free what was removed, outside of the freeze; true after a failed pass too."""
-        if self._root is not None:
-            index.save(self._index_file, index.Bond.of(self.source, self.target), self._root, time.time_ns())
+        if self._root is None or self._bond is None:
+            return
+        try:
+            index.save(self._index_file, self._bond, self._root, time.time_ns())
             self._empty_trash()
+        except OSError as error:
+            raise StackError(f"{self._index_file} could not be written: {error.strerror}.") from None
 
     def _prepare(self) -> None:
         if self._root is not None:
@@ -107,7 +112,8 @@ class Mirror:
             os.makedirs(self.target, mode=0o700, exist_ok=True)
             self._empty_trash()
             os.mkdir(self._trash, 0o700)
-            self._root = index.load(self._index_file, index.Bond.of(self.source, self.target), self.target)
+            self._bond = index.Bond.of(self.source, self.target)
+            self._root = index.load(self._index_file, self._bond, self.target)
             # From here on the copy changes: until save(), no index may vouch for it, whatever happens to us.
             with suppress(FileNotFoundError):
                 os.unlink(self._index_file)
@@ -124,10 +130,11 @@ class Mirror:
     def _pass(self, frozen: bool, budget: float | None) -> PassReport:
         begun = time.monotonic()
         assert self._root is not None
+        assert self._bond is not None
         one = Pass(
             Rules(
                 source=self.source,
-                device=os.stat(self.source).st_dev,
+                device=self._bond.device,
                 clone=self._clone,
                 compare=self._compare and frozen,
                 frozen=frozen,
