@@ -195,9 +195,9 @@ def _set_aside(path: str, beside: str) -> None:
 class Record:
     """What a restore writes into the journal under "restore", so that undo() needs nothing else.
 
-    stage: fetching, swapping, accepted, taken back. created are Docker volumes that it makes; until is when the old
-    data may go (seconds since 1970); beside are our directories, also of volumes that are not swapped yet; directories were
-    made for volumes with a path. state is the stack's state directory, where kept.json is.
+    stage: fetching, swapping, accepted, taken back. created are Docker volumes that it makes, directories those for
+    volumes with a path; beside are our own directories, also of volumes that are not swapped yet; until is when the old
+    data may go (seconds since 1970). state is the stack's state directory, where kept.json is.
     """
 
     id: str
