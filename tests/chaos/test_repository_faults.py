@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -67,8 +68,11 @@ class Case:
 
     def packs(self) -> list[Path]:
         """The smallest first: it holds the trees."""
-        found = [path for path in (self.place / "data").rglob("*") if path.is_file()]
+        found = [path for path in (self.place / "data").rglob("*") if len(path.name) == 64]
         return sorted(found, key=lambda path: path.stat().st_size)
+
+    def locks(self) -> list[Path]:
+        return [path for path in (self.place / "locks").iterdir() if len(path.name) == 64]  # others are being written
 
     def hold(self) -> subprocess.Popen[bytes]:
         """A backup that goes on until it is killed, and holds a lock."""
@@ -81,7 +85,7 @@ class Case:
             env={**os.environ, **own},
         )
         deadline = time.monotonic() + 30
-        while not list((self.place / "locks").iterdir()):
+        while not self.locks():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         return process
@@ -300,6 +304,51 @@ def test_an_unreadable_file_makes_no_snapshot(case: Case) -> None:
     assert [each.id for each in case.repository().snapshots()] == [case.snapshot]
 
 
+def stop_in_the_middle(case: Case, how: int) -> subprocess.Popen[bytes]:
+    """A process that stores a snapshot gets a signal in the middle of that."""
+    before = len(case.packs())
+    own = {"COLLECTION": str(Path(__file__).parents[1]), "HOME": str(case.home)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", STORE, case.place, case.home / f"password-{PASSWORD}", case.command, case.staging],
+        env={**os.environ, **own},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 30
+    while len(case.packs()) <= before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(how)
+    process.wait()
+    return process
+
+
+STORE = """
+import os, sys
+sys.path.insert(0, os.environ["COLLECTION"])
+import conftest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
+place, password, command, staging = sys.argv[1:]
+Repository(Restic(place, password, command=command)).commit(staging, ["volumes"], ["openmemory-stack", "project=p"])
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_restic_does_not_outlive_us(case: Case, how: int) -> None:
+    """It would go on reading staging, which the next run changes."""
+    (case.staging / "volumes" / "a" / "more").write_bytes(os.urandom(200_000_000))
+    assert stop_in_the_middle(case, how).returncode != 0
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            case.repository().unlock_stale()  # refuses while the process lives
+            break
+        except LockedError:
+            assert time.monotonic() < deadline
+    assert not case.locks()
+    assert [each.id for each in case.repository().snapshots()] == [case.snapshot]
+
+
 def test_a_lock_of_a_living_process(case: Case) -> None:
     repository = case.repository()
     holder = case.hold()
@@ -324,7 +373,7 @@ def test_a_lock_of_a_dead_process(case: Case) -> None:
         holder = case.hold()
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-        assert list((case.place / "locks").iterdir())
+        assert case.locks()
         assert step() in (True, None)
-        assert not list((case.place / "locks").iterdir())
+        assert not case.locks()
     assert case.repository().snapshots() == []

@@ -38,8 +38,9 @@ NO_XATTRS: dict[str, bytes] = {}
 class Entry:
     """path: relative to the volume's root, "" for the root itself. kind: file, dir, link, fifo, socket, block, char.
 
-    size: bytes (files). mtime_ns. target: of a symbolic link. group: number that the names of one file (hard links)
-    share, 0 for a single name. rdev: of a device. xattrs: {name: bytes}, ACLs are among them.
+    size: bytes (files). allocated: bytes on disk of a file with holes, else -1. mtime_ns. target: of a symbolic link.
+    group: number that the names of one file (hard links) share, 0 for a single name. rdev: of a device. xattrs:
+    {name: bytes}, ACLs are among them.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Entry:
     target: str = ""
     group: int = 0
     rdev: int = 0
+    allocated: int = -1
     xattrs: dict[str, bytes] = field(default_factory=dict)
 
     def to_line(self, key: str) -> str:
@@ -67,6 +69,8 @@ class Entry:
         for name in ("size", "target", "group", "rdev"):
             if getattr(self, name):
                 found[name] = getattr(self, name)
+        if self.allocated >= 0:
+            found["allocated"] = self.allocated
         if self.xattrs:
             found["xattrs"] = {name: base64.b64encode(value).decode() for name, value in self.xattrs.items()}
         return json.dumps(found, separators=(",", ":"))
@@ -80,6 +84,7 @@ class Entry:
 def entry_of(place: str, path: str, about: os.stat_result) -> Entry:
     """What lies at place (absolute), under the relative name path. group is left 0."""
     kind = _KINDS[stat.S_IFMT(about.st_mode)]
+    allocated = about.st_blocks * 512
     return Entry(
         path=path,
         kind=kind,
@@ -90,6 +95,7 @@ def entry_of(place: str, path: str, about: os.stat_result) -> Entry:
         size=about.st_size if kind == "file" else 0,
         target=os.readlink(place) if kind == "link" else "",
         rdev=about.st_rdev if kind in ("block", "char") else 0,
+        allocated=allocated if kind == "file" and allocated < about.st_size else -1,
         xattrs=xattrs_of(place),
     )
 

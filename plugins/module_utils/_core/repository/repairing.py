@@ -2,18 +2,22 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Brings back what restic does not restore, from the listing: sockets, hard links, metadata of the root, attributes."""
+"""Brings back what restic does not restore, from the listing: sockets, hard links, metadata of the root, attributes,
+holes.
+"""
 
 from __future__ import annotations
 
 import filecmp
 import os
 import stat
+import subprocess
 
 from ..errors import StackError
 from .listing import FILE_TYPES, Entry, differences, differences_of, entries_below, entry_of, show
 
 _SHOWN = 5
+_DIG_FROM = 65536  # bytes; less is not worth it, and file systems count differently
 
 
 def repair(root: str, listing: str, key: str, under: str = "") -> list[str]:
@@ -35,6 +39,8 @@ def repair(root: str, listing: str, key: str, under: str = "") -> list[str]:
                 leader = leaders.setdefault(entry.group, place)
                 if _link_again(place, leader):
                     done.append(f"{show(entry.path)}: hard link")
+            if _dig_holes(place, entry):
+                done.append(f"{show(entry.path)}: holes")
             done += [f"{show(entry.path)}: {what}" for what in _set_metadata(place, entry)]
             if entry.kind == "dir":
                 directories.append((place, entry))
@@ -82,6 +88,17 @@ def _link_again(place: str, leader: str) -> bool:
     draft = f"{place}.linking"
     os.link(leader, draft, follow_symlinks=False)
     os.replace(draft, place)
+    return True
+
+
+def _dig_holes(place: str, entry: Entry) -> bool:
+    """Zeros become holes again in a file that had some, where restic (before 0.15) wrote them; its times stay."""
+    about = os.lstat(place)
+    if entry.allocated < 0 or not stat.S_ISREG(about.st_mode) or about.st_blocks * 512 <= entry.allocated + _DIG_FROM:
+        return False
+    command = ["fallocate", "--dig-holes", "--", place]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    os.utime(place, ns=(about.st_atime_ns, about.st_mtime_ns))
     return True
 
 

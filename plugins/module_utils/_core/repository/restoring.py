@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -18,7 +17,6 @@ from .restic import Restic, as_message
 
 _SPARSE_SINCE = (0, 15)
 _PROGRESS_SINCE = (0, 17)
-_DIG_FROM = 65536  # bytes; holes in smaller files save nothing
 _GLOB = "\\*?["
 
 
@@ -38,10 +36,10 @@ class Restoring:
     ) -> None:
         """What lies at path_in_snapshot ("/volumes/<key>", or a file or directory below) becomes target.
 
-        target: an absolute path that is not there, or an empty directory. Sparse files stay sparse. progress gets bytes
-        done and in all (total_bytes where restic does not tell: before 0.17). verify: restic reads all back and
-        compares. Sockets and some metadata are lost in restic: see listing.repair(). StackError; nothing is left at
-        target then.
+        target: an absolute path that is not there, or an empty directory. progress gets bytes done and in all
+        (total_bytes where restic does not tell: before 0.17). verify: restic reads all back and compares. restic loses
+        sockets, some metadata, and before 0.15 holes: repairing.repair() brings them back. StackError; nothing is left
+        at target then.
         """
         self.restore_all(snapshot_id, {path_in_snapshot: target}, progress, verify, total_bytes)
 
@@ -115,8 +113,6 @@ class Restoring:
                 found = scratch + path
                 if not os.path.lexists(found):
                     raise StackError(f"The snapshot {snapshot_id[:8]} holds no {path}: see what it holds with list.")
-                if version < _SPARSE_SINCE:
-                    dig_holes(found)
                 os.rename(found, target)
         except OSError as error:
             raise StackError(f"Restoring into {error.filename or scratch} failed: {error.strerror}.") from error
@@ -134,29 +130,6 @@ def scratch_of(target: str) -> str:
 def as_pattern(path: str) -> str:
     """The path as a pattern of restic that matches only itself and what is below."""
     return "".join("\\" + letter if letter in _GLOB else letter for letter in path)
-
-
-def dig_holes(tree: str) -> None:
-    """Make the zeros in the files of a tree holes again, where restic (0.14) cannot; times stay."""
-    files = [tree] if os.path.isfile(tree) else _files_of(tree)
-    for path in files:
-        about = os.lstat(path)
-        if about.st_size < _DIG_FROM:
-            continue
-        subprocess.run(
-            ["fallocate", "--dig-holes", "--", path], stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
-        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
-
-
-def _files_of(tree: str) -> list[str]:
-    found = []
-    for place, _names, files in os.walk(tree):
-        for name in files:
-            path = os.path.join(place, name)
-            if os.path.isfile(path) and not os.path.islink(path):
-                found.append(path)
-    return found
 
 
 def remove_tree(path: str) -> None:
