@@ -18,6 +18,7 @@ from .trial import start, wait_ready
 from .volume_keys import StoreContainer
 
 USER = "neo4j"
+_SAME = "cannot be the same"  # Neo4j refuses to set the password that it has
 
 
 def login_problem(inspected: Mapping[str, Any]) -> str | None:
@@ -51,7 +52,8 @@ def set_password(
     """Give the user neo4j another password in the data directory of a Neo4j that does not run.
 
     A throw-away without network and login is started on directory itself, told the password over its loopback
-    interface, and stopped cleanly. store is of volume_keys.stores_of; timeout is in seconds. Raises StackError.
+    interface, and stopped cleanly. One that is set already is left. store is of volume_keys.stores_of; timeout is in
+    seconds. Raises StackError.
     """
     with Throwaway(engine, journal, project) as throwaway:
         name = start(throwaway, store, "password", directory)
@@ -59,5 +61,9 @@ def set_password(
         if graph is None:
             raise StackError("Neo4j ended before its password was set.")
         statement = f"ALTER USER {USER} SET PASSWORD $password CHANGE NOT REQUIRED"
-        graph.run(statement, {"password": password}, database="system")
+        try:
+            graph.run(statement, {"password": password}, database="system")
+        except ask.AnswerError as error:
+            if _SAME not in str(error):
+                raise
         throwaway.stop(name, 120)

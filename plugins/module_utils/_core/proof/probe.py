@@ -36,26 +36,31 @@ def probe(
     timeout: float = 300.0,
     keys: Keys = None,
     notes: list[str] | None = None,
+    checked: Mapping[str, checks.CheckResult] | None = None,
 ) -> dict[str, Census]:
     """Start the known stores on copies of directories ({volume key: path}) and return {key: census}, exact.
 
     containers are the stack's inspected ones, running or not: their images and settings are used. keys: see
     volume_keys.Keys. The copies are made below scratch (by reference where the file system can, else as large as what
     is allocated); nothing in directories is changed, and nothing of the probe is left, also when it fails. timeout is
-    in seconds for each store's start. notes gets sentences on what could not be probed and on memories that the stores
-    do not all know. Raises StackError, with the store's last log lines, for a store that does not recover.
+    in seconds for each store's start. checked are the results of check_staged where it was done already. notes gets
+    sentences on what could not be probed and on memories that the stores do not all know. Raises StackError, with the
+    store's last log lines, for a store that does not recover.
     """
     notes = [] if notes is None else notes
     stores = [store for store in stores_of(engine, containers, keys) if store.key in directories]
     found: dict[str, Census] = {}
     memories: list[str] | None = None
     # first, as a server may well start on storage with a part missing, and leave out what was in it
-    checked = {store.key: checks.check_volume(store.kind, directories[store.key], scratch) for store in stores}
-    refused = checks.refusal(checked)
+    known = dict(checked or {})
+    for store in stores:
+        if store.key not in known:
+            known[store.key] = checks.check_volume(store.kind, directories[store.key], scratch)
+    refused = checks.refusal(known)
     if refused:
         raise StackError(refused)
     for store in stores:
-        census = checked[store.key].census
+        census = known[store.key].census
         if census is not None:
             found[store.key] = census
         if store.kind == sqlite.KIND:
