@@ -28,9 +28,9 @@ soak: ## snapshots under load, and kills at random points, as often as you like 
 	@$(SETUP)
 	@ROUNDS=$(ROUNDS) $(GATES) soak
 
-bench: ## measure a converge beside community.docker's modules
+bench: ## measure a converge beside community.docker's, and backups beside bare restic (an hour)
 	@$(SETUP)
-	@$(GATES) bench
+	@$(GATES) bench bench-backup
 
 lab: ## bring up lab hosts and an inventory, build/lab/inventory.yml (HOSTS=3)
 	@$(SETUP)

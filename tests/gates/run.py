@@ -30,6 +30,7 @@ class Phase:
     name: str
     command: tuple[str, ...]
     lab: bool = False
+    beside: bool = False  # needs the lab, and nothing that another such phase uses: two run at a time
     optional: bool = False  # runs only when it is asked for by name
 
 
@@ -74,7 +75,10 @@ def phases() -> list[Phase]:
     return [
         *static,
         Phase("integration", (PYTHON, "-m", "pytest", "-q", "tests/integration"), lab=True),
-        Phase("chaos", (PYTHON, "-m", "pytest", "-q", "--durations=15", "tests/chaos"), lab=True),
+        *(
+            Phase(f"chaos:{path.stem[5:]}", (PYTHON, "-m", "pytest", "-q", str(path.relative_to(ROOT))), True, True)
+            for path in sorted(ROOT.glob("tests/chaos/test_*.py"), key=_longest_first)
+        ),
         *(
             Phase(f"molecule:{name}", ("molecule", "test", "-s", name, "--destroy", "never"), lab=True)
             for name in scenarios
@@ -82,7 +86,13 @@ def phases() -> list[Phase]:
         Phase("infra_repo", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_infra_repo.py"), lab=True),
         Phase("soak", (PYTHON, "-m", "pytest", "-q", "-rP", "tests/chaos/test_under_load.py"), lab=True, optional=True),
         Phase("bench", (PYTHON, "tests/bench/converge.py"), lab=True, optional=True),
+        Phase("bench-backup", (PYTHON, "tests/bench/backup.py"), lab=True, optional=True),
     ]
+
+
+def _longest_first(path: Path) -> tuple[bool, str]:
+    """The test under load takes as long as all others together, so it starts first."""
+    return path.stem != "test_under_load", path.stem
 
 
 @dataclass
@@ -142,9 +152,9 @@ def lab(*arguments: str) -> Phase:
 
 
 def chosen(names: list[str]) -> list[Phase]:
-    """The phases that were named (`molecule` means every scenario), or all that are not optional."""
+    """The phases that were named (`molecule` and `chaos` mean all of their kind), or all that are not optional."""
     every = phases()
-    known = {phase.name for phase in every} | {"molecule"}
+    known = {phase.name for phase in every} | {"molecule", "chaos"}
     unknown = [name for name in names if name not in known]
     if unknown:
         sys.exit(f"Unknown phase {', '.join(unknown)}: choose from {', '.join(sorted(known))}.")
@@ -156,9 +166,15 @@ def chosen(names: list[str]) -> list[Phase]:
 def in_lab(run: Run, todo: list[Phase]) -> None:
     """Run what needs the lab; of the lab, only what came up for it goes down again."""
     try:
-        for phase in [lab("up", "--temporary", "--hosts", "2", "--bare", "bookworm,trixie"), *todo]:
-            if run.do(phase).code:
+        if run.do(lab("up", "--temporary", "--hosts", "2", "--bare", "bookworm,trixie")).code:
+            return
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            list(pool.map(run.do, [phase for phase in todo if phase.beside]))
+        for phase in todo:
+            if run.failed:
                 return
+            if not phase.beside:
+                run.do(phase)
     finally:
         run.do(lab("down", "--temporary"))
 
