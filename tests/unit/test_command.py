@@ -21,8 +21,11 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.command imp
 from ansible_collections.openmemory.stack.plugins.module_utils._core.command.options import build_parser
 from ansible_collections.openmemory.stack.plugins.module_utils._core.command.verbs import VERBS
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import BusyError, StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation import recover as recover_core
+from ansible_collections.openmemory.stack.plugins.module_utils._core.proof import drill as drill_core
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.failures import LockedError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back as back_core
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import restore as restore_core
 
 RESULT = {
@@ -134,6 +137,46 @@ def test_restore(run: Run, asked: list[Any], words: list[str], expected: dict[st
     assert run("restore", *words) == 3  # it warned
     request = asked[0][0]
     assert {name: getattr(request, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "snapshot"), [(["drill"], "latest"), (["drill", "5f0c", "--project", "om", "--state-dir", "/s"], "5f0c")]
+)
+def test_drill(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any, words: list[str], snapshot: str) -> None:
+    asked: list[Any] = []
+
+    def core(request: Any, engine: Any, progress: Any) -> dict[str, Any]:
+        asked.append(request)
+        return {"snapshot_id": "5f0c2a9be1", "actions": ["started it"], "warnings": []}
+
+    monkeypatch.setattr(drill_core, "run", core)
+    assert run(*words) == 0
+    assert (asked[0].project, asked[0].snapshot, asked[0].repository) == ("om", snapshot, "/repo")
+    assert capsys.readouterr().out == "The snapshot 5f0c2a9b of the stack om can be restored.\n  started it\n"
+
+
+def test_undo_and_recover(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
+    def back(project: str, state_dir: str, engine: Any, progress: Any, check_mode: bool) -> dict[str, Any]:
+        assert (project, state_dir, check_mode) == ("om", str(tmp_path / "state"), True)
+        return {"changed": True, "actions": ["swap"], "downtime_s": 3.2, "kept": [], "warnings": []}
+
+    monkeypatch.setattr(back_core, "run", back)
+    assert run("undo", "--dry-run") == 0
+    assert capsys.readouterr().out == "swap\nThe stack om was down for 3.20 s.\n"
+    monkeypatch.setattr(recover_core, "recover", lambda _engine, _places, check_mode: [])
+    assert run("recover", "--dry-run") == 0
+    assert capsys.readouterr().out == "Nothing was left of an operation that died.\n"
+    assert not (tmp_path / "state").exists()
+
+
+def test_init_makes_what_is_missing_and_never_a_second_password(run: Run, tmp_path: Path, capsys: Any) -> None:
+    repository, secret = tmp_path / "repo", tmp_path / "secret"
+    settings = {"project": "om", "repository": str(repository), "password_file": str(secret)}
+    repository.mkdir()
+    (repository / "config").touch()
+    assert run("init", settings=settings) == 1
+    assert "a new one cannot open it" in capsys.readouterr().err
+    assert not secret.exists()
 
 
 @pytest.mark.parametrize(

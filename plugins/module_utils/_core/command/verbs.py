@@ -151,7 +151,7 @@ def recover(options: Options, settings: Settings, progress: Progress) -> Outcome
 def drill(options: Options, settings: Settings, progress: Progress) -> Outcome:
     from ..proof import drill as core
 
-    request = core.DrillRequest(**settings.repository_options(), **_given(core.DrillRequest, options))
+    request = core.DrillRequest(**{**_given(core.DrillRequest, options), **settings.repository_options()})
     result = core.run(request, settings.engine(), progress)
     return Outcome(result, show.drill(settings.project, result), _code(result))
 
