@@ -40,12 +40,13 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.req
 
 PROJECT = "omrest"
 IMAGE = f"{PROJECT}/sleep"
-VOLUMES = ("data", "db", "place")
+VOLUMES = ("data", "db", "disk", "place")
+PATHS = ("disk", "place")
 LABELS = "com.docker.compose."
 
 
 class Stack:
-    """Two containers on three volumes: a managed one, one with a database, and one with a path."""
+    """Two containers on four volumes: a managed one, one with a database, a path, and a path that is a mount point."""
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -74,14 +75,22 @@ class Stack:
 
     def make(self) -> None:
         ensure_password(str(self.password))
-        (self.directory / "place").mkdir()
-        bound = {"type": "none", "o": "bind", "device": str(self.directory / "place")}
         for name in VOLUMES:
             labels = {f"{LABELS}project": PROJECT, f"{LABELS}volume": name}
-            self.client.create_volume(f"{PROJECT}_{name}", "local", bound if name == "place" else {}, labels)
+            options = {}
+            if name in PATHS:
+                self.root(name).mkdir()
+                options = {"type": "none", "o": "bind", "device": str(self.root(name))}
+            self.client.create_volume(f"{PROJECT}_{name}", "local", options, labels)
+        subprocess.run(["mount", "--bind", self.root("disk"), self.root("disk")], check=True)
         shutil.copy("/bin/sleep", self.root("data") / "run")
         self.container("store", {"data": "/data"}, ["/data/run", "600"])
-        self.container("app", {"db": "/db", "place": "/place"}, ["/bin/sleep", "600"], "store:service_started:false")
+        self.container(
+            "app",
+            {"db": "/db", "disk": "/disk", "place": "/place"},
+            ["/bin/sleep", "600"],
+            "store:service_started:false",
+        )
         self.fill("snapshot")
 
     def container(self, name: str, mounts: dict[str, str], command: list[str], depends: str = "") -> None:
@@ -95,7 +104,7 @@ class Stack:
 
     def fill(self, text: str) -> None:
         """What the volumes hold: the same names with other contents, and names of its own."""
-        for name in ("data", "place"):
+        for name in ("data", *PATHS):
             root = self.root(name)
             (root / "same").write_text(text)
             (root / text).mkdir(exist_ok=True)
@@ -110,8 +119,8 @@ class Stack:
             connection.commit()
 
     def root(self, name: str) -> Path:
-        if name == "place":
-            return self.directory / "place"
+        if name in PATHS:
+            return self.directory / name
         return Path(self.client.inspect_volume(f"{PROJECT}_{name}")["Mountpoint"])
 
     def backup(self) -> str:
@@ -131,8 +140,14 @@ class Stack:
 
     def left(self) -> list[str]:
         """Directories of restores beside the data."""
-        roots = [self.root("data").parent, self.root("db").parent, self.directory]
+        roots = [self.root("data").parent, self.root("db").parent, self.root("disk"), self.directory]
         return [str(place) for root in roots for place in root.iterdir() if place.name.startswith(".openmemory-")]
+
+    def forget_new(self) -> None:
+        """Remove the volumes of restores with the prefix omrestlook_."""
+        for name in VOLUMES:
+            self.client.remove_volume(f"{PROJECT}look_{name}")
+            shutil.rmtree(self.directory / f"{PROJECT}look_{name}", ignore_errors=True)
 
     def clean(self) -> None:
         for container in self.client.containers(all=True, filters={"name": f"^/{PROJECT}"}):
@@ -140,13 +155,17 @@ class Stack:
         for volume in self.client.volumes()["Volumes"] or []:
             if volume["Name"].startswith(PROJECT):
                 self.client.remove_volume(volume["Name"])
+        while os.path.ismount(self.root("disk")):
+            subprocess.run(["umount", self.root("disk")], check=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def tree(root: Path) -> dict[str, Any]:
-    """Everything below and the root itself: kind and mode, owner, contents, attributes."""
+    """Everything below and the root itself, without what restores keep: kind and mode, owner, contents, attributes."""
     found: dict[str, Any] = {}
     for place in [root, *sorted(root.rglob("*"))]:
+        if swap.HIDDEN in str(place):
+            continue
         about = place.lstat()
         attributes = {name: os.getxattr(place, name) for name in os.listxattr(place)}
         content = place.read_bytes() if place.is_file() else None
@@ -193,7 +212,7 @@ def stack(made: tuple[Stack, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -
     kept.save(stack.places, [])
     for name in VOLUMES:
         for place in stack.root(name).iterdir():
-            if place.name != "run":
+            if place.name != "run" and not place.name.startswith(swap.HIDDEN):
                 shutil.rmtree(place) if place.is_dir() else place.unlink()
     stack.fill("live")
     assert stack.running() == ["omrest-app", "omrest-store"]
@@ -222,13 +241,17 @@ def test_in_place_and_back_again(stack: Stack, snapshot: dict[str, Any]) -> None
     stack.restore(snapshot=result["safety_snapshot_id"], safety=False, keep_days=0)
     assert stack.trees() == live
     assert len(stack.left()) == len(VOLUMES)  # of the first restore; those of the last had no time
+    assert stack.left()[2].startswith(f"{stack.root('disk')}/.openmemory-stack-")
+    stack.restore(snapshot=stack.backup(), target="new", new_prefix=f"{PROJECT}look_")
+    assert sorted(place.name for place in (stack.directory / f"{PROJECT}look_disk").iterdir()) == ["live", "same"]
+    stack.forget_new()
 
 
 def test_check_mode_changes_nothing(stack: Stack) -> None:
     live, files = stack.trees(), sorted(stack.state.rglob("*"))
     result = restore.run(stack.request, stack.engine, Progress(), check_mode=True)
     assert result["changed"]
-    assert [action.split()[0] for action in result["actions"]] == ["restore", "restore", "restore", "stop", "start"]
+    assert [action.split()[0] for action in result["actions"]] == [*["restore"] * 4, "stop", "start"]
     assert (stack.trees(), sorted(stack.state.rglob("*")), stack.left()) == (live, files, [])
 
 
@@ -257,8 +280,7 @@ def test_into_new_volumes_nothing_stops(stack: Stack, snapshot: dict[str, Any]) 
         assert about["Labels"] == {f"{LABELS}project": f"{PROJECT}look", f"{LABELS}volume": "place"}
         assert about["Options"]["device"] == str(paths["place"]) == f"{stack.directory}/{PROJECT}look_place"
     finally:
-        for key in paths:
-            stack.client.remove_volume(f"{PROJECT}look_{key}")
+        stack.forget_new()
 
 
 def test_what_does_not_start_is_taken_back(stack: Stack) -> None:
@@ -275,7 +297,7 @@ def test_what_does_not_start_is_taken_back(stack: Stack) -> None:
     assert Journal.load(stack.places) is None
 
 
-PHASES = ("fetch", "check", "stop", "swap", "start", "health", "finish")
+PHASES = ("fetch", "check", "freeze", "stop", "swap", "start", "health", "finish")  # freeze: of the safety capture
 
 
 def at_phase(name: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -320,22 +342,22 @@ def when_accepted(patch: pytest.MonkeyPatch) -> None:
 
 
 KILLS = [
-    *(pytest.param(at_phase(name), "live", id=f"phase-{name}") for name in PHASES),
-    *(pytest.param(at_rename(number), "live", id=f"rename-{number}") for number in (1, 3, 4)),
-    pytest.param(when_accepted, "snapshot", id="accepted"),
+    *(pytest.param(at_phase(name), name == "freeze", "live", id=f"phase-{name}") for name in PHASES),
+    *(pytest.param(at_rename(number), False, "live", id=f"rename-{number}") for number in (1, 4, 7)),
+    pytest.param(when_accepted, False, "snapshot", id="accepted"),
 ]
 
 
-@pytest.mark.parametrize(("arm", "end"), KILLS)
+@pytest.mark.parametrize(("arm", "safety", "end"), KILLS)
 def test_killed_and_recovered(
-    stack: Stack, snapshot: dict[str, Any], arm: Callable[[pytest.MonkeyPatch], None], end: str
+    stack: Stack, snapshot: dict[str, Any], arm: Callable[[pytest.MonkeyPatch], None], safety: bool, end: str
 ) -> None:
     wanted = snapshot if end == "snapshot" else stack.trees()
     child = os.fork()
     if child == 0:  # nothing of pytest may run here
         try:
             arm(pytest.MonkeyPatch())
-            restore.run(stack.request, Engine.connect(), Progress())
+            restore.run(replace(stack.request, safety=safety), Engine.connect(), Progress())
         except BaseException as error:
             os.write(2, f"{error!r}\n".encode())
         finally:
@@ -345,5 +367,5 @@ def test_killed_and_recovered(
     assert said[-1].startswith("Ended the restore that died in the phase ")
     assert (stack.trees(), stack.running()) == (wanted, ["omrest-app", "omrest-store"])
     assert len(stack.left()) == (len(VOLUMES) if end == "snapshot" else 0)
-    assert [entry.path for entry in kept.load(stack.places)] == stack.left()
+    assert sorted(entry.path for entry in kept.load(stack.places)) == sorted(stack.left())
     assert recover(stack.engine, stack.places) == []

@@ -32,6 +32,7 @@ from ..restore.fetch import LISTING, follow
 from ..restore.plan import require_room
 from ..stores import neo4j, qdrant, sqlite
 from . import census, memories
+from .ask import LoginError
 from .cast import aliases, binds, cast_of, live_cast
 from .checks import FULL, check_staged, refusal
 from .ids import disagreements
@@ -219,7 +220,13 @@ class _Drill:
                 self._start_one(throwaway, about, keys, directories)
         deadline = time.monotonic() + self.request.timeout
         for store in servers.values():
-            inspected = wait_ready(throwaway, store, self.started[store.name], deadline)
+            try:
+                inspected = wait_ready(throwaway, store, self.started[store.name], deadline)
+            except LoginError as error:
+                raise StackError(
+                    f"{store.name} on the restored data refuses the password of this host's settings: the snapshot was "
+                    "made with another one, so a restore of it needs set_password: true."
+                ) from error
             self.ready[store.kind] = inspected
             counted[store.key] = census.count(store.kind, inspected)
         self._compare(manifest, counted)
