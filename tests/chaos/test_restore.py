@@ -30,6 +30,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.backup impo
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.request import BackupRequest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.filesystem import MountTable
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
@@ -155,7 +156,7 @@ class Stack:
         for volume in self.client.volumes()["Volumes"] or []:
             if volume["Name"].startswith(PROJECT):
                 self.client.remove_volume(volume["Name"])
-        while os.path.ismount(self.root("disk")):
+        while MountTable.read().is_point(str(self.root("disk"))):
             subprocess.run(["umount", self.root("disk")], check=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
