@@ -1,4 +1,4 @@
-"""The demo: two lab hosts, the stack, 1,000 memories, the guide's four scenarios, a status table, a summary."""
+"""The demo: two lab hosts, the stack, 1,000 memories, the guide's scenarios, backup, loss, restore, drill, summary."""
 
 from __future__ import annotations
 
@@ -66,10 +66,27 @@ def summary(times: dict[str, float]) -> bool:
             counts = f"{found['sqlite']}/{found['qdrant']}/{found['neo4j']}"
             seconds = f"{taken(found):.1f}"
             print(row.format(file.stem, found["scenario"], outcome, found["acknowledged"], counts, seconds))
+    backups()
     print("\nHow long each step took\n")
     for title, seconds in times.items():
-        print(f"  {title:<50} {seconds:>8.1f} s")
+        print(f"  {title:<60} {seconds:>8.1f} s")
     return good
+
+
+def backups() -> None:
+    """Print what each host's backup, restore and drill came to; they have failed by now if anything was missing."""
+    print("\nBackup while memories were written, and its restore (acknowledged before it, and all read back)\n")
+    row = "  {:<6} {:>14} {:>10} {:>10} {:>9} {:<28} {:>9} {:>9}  {}"
+    head = ("writes blocked", "snapshot", "stored", "memories", "restored", "took", "down", "drill")
+    print(row.format("host", *head))
+    for file in sorted(OUT.glob("backup-*.json")):
+        found = json.loads(file.read_text())
+        sizes = [f"{found[name] / 1e6:.1f} MB" for name in ("snapshot_bytes", "stored_bytes")]
+        down = f"{found['downtime_s']:.1f} s" if found["downtime_s"] else "-"
+        drill = f"ok, {found['drill']['memories']} memories read in {found['drill']['seconds']:.0f} s"
+        took = f"{found['restore_s']:.1f} s"
+        counts = (f"{found['freeze_s']:.2f} s", *sizes, found["acknowledged"])
+        print(row.format(file.stem.removeprefix("backup-"), *counts, found["restored"], took, down, drill))
 
 
 NEXT = """
@@ -77,6 +94,7 @@ The stacks are up. Look at them:
   .venv/bin/ansible-playbook -i build/lab/inventory.yml -i tests/demo/settings.yml playbooks/status.yml
   ssh -i build/lab/id_ed25519 -o UserKnownHostsFile=build/lab/known_hosts root@127.0.1.1      (host two: 127.0.1.2)
     cd /opt/openmemory && docker compose ps && curl -s 'http://127.0.0.1:8765/api/v1/memories/?user_id=persistence'
+    openmemory-stack status; openmemory-stack list; openmemory-stack --help
 Remove them, the lab hosts and the registry:
   make lab-destroy
 """
@@ -84,7 +102,7 @@ Remove them, the lab hosts and the registry:
 
 def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
-    for old in OUT.glob("lab*.json"):
+    for old in OUT.glob("*.json"):
         old.unlink()
     env = dict(os.environ, PYTHONPATH="molecule", NEO4J_PASSWORD=password())
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
@@ -104,6 +122,8 @@ def main() -> int:
     if not unchanged:
         sys.exit("demo: the second deployment changed something; see build/demo/deploy-again.log.")
     run("write 1000 memories, play the four scenarios", *play, "-e", f"demo_results={OUT}", "tests/demo/scenarios.yml")
+    saved = (*play, "-e", f"demo_results={OUT}", "tests/demo/backup.yml")
+    run("back up under load, lose it, restore, drill", *saved)
     run("status", *play, "playbooks/status.yml", quiet=False)
     good = summary(times)
     print(NEXT)
