@@ -6,17 +6,6 @@
 
 from __future__ import annotations
 
-from gzip import compress
-from hashlib import sha256
-from io import BytesIO
-from os import getpid
-from pathlib import Path
-from tarfile import DIRTYPE, USTAR_FORMAT, TarFile, TarInfo
-from typing import Any
-
-from ansible import constants as C
-from ansible.plugins.lookup import LookupBase
-
 DOCUMENTATION = """
 name: core_archive
 short_description: The code of the command openmemory-stack as an archive
@@ -41,6 +30,17 @@ _list:
   type: list
   elements: dict
 """
+
+from gzip import compress
+from hashlib import sha256
+from io import BytesIO
+from os import getpid
+from pathlib import Path
+from tarfile import DIRTYPE, USTAR_FORMAT, TarFile, TarInfo
+from typing import Any
+
+from ansible import constants as C
+from ansible.plugins.lookup import LookupBase
 
 CORE = Path(__file__).resolve().parents[1] / "module_utils" / "_core"
 TOP = "openmemory-stack"

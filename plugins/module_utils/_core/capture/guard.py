@@ -142,7 +142,6 @@ class Guard:
             "stderr": subprocess.DEVNULL,
             "env": clean,
             "cwd": "/",
-            "check": False,
             "timeout": READY_S,
         }
         try:
@@ -158,9 +157,9 @@ class Guard:
                     "--property=OOMScoreAdjust=-900",
                 ]
                 unit += [f"--description=Resumes the containers of {self._places.project} if a backup dies", "--"]
-                if subprocess.run([*unit, *python], **options).returncode == 0:
+                if subprocess.run([*unit, *python], check=False, **options).returncode == 0:
                     return
-            subprocess.run([*python, "detach"], **options)
+            subprocess.run([*python, "detach"], check=False, **options)
         except subprocess.TimeoutExpired as error:
             raise StackError("The guard of the freeze did not start in time; nothing was paused; try again.") from error
 

@@ -129,8 +129,10 @@ class Mirror:
 
     def _pass(self, frozen: bool, budget: float | None) -> PassReport:
         begun = time.monotonic()
-        assert self._root is not None
-        assert self._bond is not None
+        if self._root is None or self._bond is None:
+            raise StackError(
+                f"The copy of {self.source} is not open; this is a mistake in openmemory.stack, report it."
+            )
         one = Pass(
             Rules(
                 source=self.source,

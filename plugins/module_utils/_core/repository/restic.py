@@ -265,8 +265,7 @@ class Restic:
             ticker = _Ticker(process.pid, on_tick) if on_tick else None
             try:
                 kept = []
-                assert process.stdout is not None
-                for raw in process.stdout:
+                for raw in process.stdout or ():
                     line = raw.decode("utf-8", "surrogateescape").rstrip("\n")
                     if on_line is not None:
                         on_line(line)
@@ -333,8 +332,7 @@ class _Listener(threading.Thread):
         self._since: float | None = None
 
     def run(self) -> None:
-        assert self.process.stderr is not None
-        for raw in self.process.stderr:
+        for raw in self.process.stderr or ():
             line = raw.decode("utf-8", "replace").replace("\x1b[2K", "").rstrip("\n")
             if len(self.lines) < _KEPT_LINES:
                 self.lines.append(line)

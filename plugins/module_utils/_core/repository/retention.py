@@ -118,7 +118,8 @@ def _kept_by_policy(newest_first: Sequence[Snapshot], keep: Keep) -> list[Snapsh
 
 def _before(time: datetime, duration: str) -> datetime:
     match = _DURATION.fullmatch(duration)
-    assert match is not None
+    if match is None:  # Keep has checked it
+        raise StackError(f"keep.within is {duration!r}: give a time such as 36h, 7d, 2m or 1y6m.")
     years, months, days, hours = (int(part or 0) for part in match.groups())
     month = time.year * 12 + time.month - 1 - years * 12 - months
     first = time.replace(year=max(1, month // 12), month=month % 12 + 1, day=1)
