@@ -100,7 +100,7 @@ options:
   set_password:
     description:
       - A restored Neo4j has the password that it had when the snapshot was made. V(true) sets the one that its
-        container is configured with. Without it, a difference is warned of.
+        container is configured with. Without it, a restore whose Neo4j refuses that one is taken back.
     type: bool
     default: false
   wait_timeout:
@@ -193,19 +193,60 @@ volumes:
           description: Where its data lies on the host.
           type: str
           sample: /var/lib/docker/volumes/openmemory_qdrant_storage/_data
+        backing:
+          description: V(managed) or V(path).
+          type: str
+          sample: managed
         store:
           description: The store in it.
           type: str
           sample: qdrant
+        created:
+          description: Whether the host did not have it before.
+          type: bool
+          sample: false
         census:
           description: What the store was found to hold; null where it was not counted.
           type: dict
           sample: {collections: {memories: 1204}}
-downtime_s:
-  description: Seconds from the first container stopped to the last one healthy; null where none ran.
+safety_snapshot_id:
+  description: Id of the snapshot of what was live; null where there was nothing, or with O(safety=false).
   returned: when something was restored
+  type: str
+  sample: 9a51e0d8c2b14f6e8d7c6b5a49382716f5e4d3c2b1a09f8e7d6c5b4a39281706
+operation:
+  description: Id of this restore, by which what it keeps is named.
+  returned: when something was restored
+  type: str
+  sample: 20261125t021500-3fa9c1
+downtime_s:
+  description:
+    - Seconds from the first container stopped to the last one healthy. V(0) where none ran; null in check mode.
+  returned: success
   type: float
   sample: 11.4
+stopped:
+  description: Names of the containers that were stopped.
+  returned: when something was restored
+  type: list
+  elements: str
+  sample: [openmemory-neo4j-1, openmemory-qdrant-1, openmemory-mcp]
+started:
+  description: Names of the containers that were started again.
+  returned: when something was restored
+  type: list
+  elements: str
+  sample: [openmemory-neo4j-1, openmemory-qdrant-1, openmemory-mcp]
+census:
+  description: What the stores were found to hold, by volume.
+  returned: when something was restored
+  type: dict
+  sample: {qdrant_storage: {collections: {memories: 1204}}}
+timings:
+  description: Seconds of each phase.
+  returned: when something was restored
+  type: dict
+  sample: {plan: 1.63, fetch: 1.73, check: 0.02, stop: 2.13, swap: 0.01, start: 8.2}
 kept:
   description: The replaced data.
   returned: when something was restored
