@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -31,6 +32,7 @@ from ..repository import listing, retention
 from ..repository.manifest import Manifest
 from ..repository.repository import Commit, Repository
 from ..repository.restic import Restic
+from ..restore.kept import purge_expired
 from .description import make_manifest
 from .request import BackupRequest
 from .snapshots import forget_manifests, remember_manifest
@@ -52,6 +54,8 @@ def run(request: BackupRequest, engine: Engine, progress: Progress, check_mode: 
     with OperationLock(places, "backup"):
         progress.attach(places.progress)
         repaired = recover(engine, places, lock_held=True)
+        with suppress(StackError):  # a list of kept data that cannot be read must not stop a backup
+            repaired += purge_expired(places)
         try:
             journal = Journal.begin(places, "backup", uuid.uuid4().hex)
             result = run_locked(request, engine, places, repository, progress, journal)

@@ -71,6 +71,7 @@ def run(request: DrillRequest, engine: Engine, progress: Progress, check_mode: b
         action = f"snapshot {snapshot.short_id} would be restored beside the live stack, started and compared"
         return {"changed": False, "snapshot_id": snapshot.id, "actions": [action], "warnings": []}
     with OperationLock(places, "drill"):
+        progress.attach(places.progress)
         said = recover(engine, places, lock_held=True)
         journal = Journal.begin(places, "drill", os.urandom(8).hex())
         try:

@@ -47,6 +47,7 @@ def run(
         entries, crew = _plan(engine, places)
         return {**_result(entries, crew), "downtime_s": None}
     with OperationLock(places, "restore"):
+        progress.attach(places.progress)
         said = recover(engine, places, lock_held=True)
         progress.phase("plan")
         entries, crew = _plan(engine, places)

@@ -45,6 +45,7 @@ def run(request: RestoreRequest, engine: Engine, progress: Progress, check_mode:
     if check_mode:
         return _predict(make_plan(request, engine, repository))
     with OperationLock(places, "restore"):
+        progress.attach(places.progress)
         said = recover(engine, places, lock_held=True)
         said += kept.purge_expired(places)
         progress.phase("plan")
