@@ -118,6 +118,7 @@ def test_units() -> None:
         ),
         ({"backup_schedule": ""}, ["openmemory-stack-recover@om.service"]),
         ({"backup_recover": False, "backup_schedule": ""}, []),
+        ({"backup_recover": "false", "backup_schedule": ""}, []),  # as -e gives it
     ],
 )
 def test_only_the_units_that_are_wanted(settings: dict[str, Any], names: list[str]) -> None:
