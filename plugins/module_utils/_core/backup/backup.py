@@ -180,7 +180,8 @@ class _Backup:
             return proof
         self.progress.phase("check")
         staged = {volume.key: (volume.store, staging.volume(volume.key)) for volume in plan.volumes}
-        for key, found in check_staged(staged, self.places.scratch, self.request.verify).items():
+        checked = check_staged(staged, self.places.scratch, self.request.verify)
+        for key, found in checked.items():
             proof[key]["check"] = {"level": self.request.verify, "ok": found.ok, "findings": found.findings}
             if found.census is not None:
                 proof[key]["census"] = found.census
@@ -196,7 +197,7 @@ class _Backup:
             directories = {volume.key: staging.volume(volume.key) for volume in plan.volumes}
             counted = probe(
                 self.engine, journal, plan.project, plan.containers, directories, self.places.scratch,
-                keys=plan.keys, notes=self.warnings,
+                keys=plan.keys, notes=self.warnings, checked=checked,
             )  # fmt: skip
             for key, found_census in counted.items():
                 proof[key]["census"] = found_census

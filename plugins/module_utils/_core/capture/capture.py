@@ -74,24 +74,26 @@ def capture(
     for key, mirror in live.items():
         found.reports[key] = mirror.live_pass()
         mirror.save()
-    if way.name == "two_pass":
+    if way.name != "single":
         found.read_before = _pre_copy(list(frozen.values()), settings.budget)
-    else:
+    if way.name != "two_pass":
         for mirror in frozen.values():
-            mirror.flush()
+            mirror.flush()  # sharing blocks first writes out what is dirty, which must not happen in the window
     found.before = witness()
     journal.phase("freeze")
     progress.phase("freeze")
     freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, settings.timeout)
-    with freeze:
-        for key, mirror in frozen.items():
-            found.reports[key] = mirror.frozen_pass(settings.timeout)
-            freeze.check()
+    try:
+        with freeze:
+            for key, mirror in frozen.items():
+                found.reports[key] = mirror.frozen_pass(settings.timeout)
+                freeze.check()
+    finally:
+        for mirror in frozen.values():
+            mirror.save()  # a freeze that failed costs no full copy the next time
     found.freeze_s = freeze.window
     found.quiesced = freeze.quiesced
     found.after = witness()
-    for mirror in frozen.values():
-        mirror.save()
     return found
 
 
