@@ -30,7 +30,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.
 FROZEN_SECONDS = 30.0
 
 
-def request(root: Path, project: str) -> BackupRequest:
+def request(root: Path, project: str, prune: bool = False) -> BackupRequest:
     return BackupRequest(
         project,
         str(root / "repository"),
@@ -38,6 +38,7 @@ def request(root: Path, project: str) -> BackupRequest:
         capture="two_pass",
         state_dir=str(root / "state"),
         keep=Keep(last=3),
+        prune=prune,
     )
 
 
@@ -69,7 +70,13 @@ def main(root: str, project: str, what: str) -> int:
         vars_of_class: Any = Mirror
         vars_of_class.frozen_pass = slowly
     try:
-        print(json.dumps(backup.run(request(Path(root), project), Engine.connect(), Progress(listener=happen))))
+        print(
+            json.dumps(
+                backup.run(
+                    request(Path(root), project, "retention" in what), Engine.connect(), Progress(listener=happen)
+                )
+            )
+        )
     except StackError as error:
         print(error, file=sys.stderr)
         return 1
