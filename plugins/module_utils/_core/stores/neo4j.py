@@ -11,6 +11,7 @@ import re
 
 from .container import Container
 from .found import Found
+from .plain_file import plain
 
 KIND = "neo4j"
 OWNER = (7474, 7474)  # uid and gid of the official image
@@ -58,7 +59,7 @@ def _directories(path: str) -> list[str]:
 
 def _format(file: str) -> str | None:
     try:
-        with open(file, "rb") as stream:
+        with open(file, "rb", opener=plain) as stream:
             match = _FORMAT.search(stream.read(512))
     except OSError:
         return None

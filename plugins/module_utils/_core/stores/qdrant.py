@@ -15,6 +15,7 @@ import os
 
 from .container import Container
 from .found import Found
+from .plain_file import plain
 
 KIND = "qdrant"
 OWNER = None  # the image runs as root; its -unprivileged tags as 1000
@@ -79,16 +80,16 @@ def _look_at_segments(shard: str, label: str, found: Found, versions: set[str]) 
 
 def _is_json(file: str) -> bool:
     try:
-        with open(file, encoding="utf-8") as stream:
+        with open(file, encoding="utf-8", opener=plain) as stream:
             json.load(stream)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return True
 
 
 def _version(directory: str) -> set[str]:
     try:
-        with open(os.path.join(directory, "version.info"), encoding="utf-8", errors="replace") as stream:
+        with open(os.path.join(directory, "version.info"), encoding="utf-8", errors="replace", opener=plain) as stream:
             return {text for text in [stream.read(64).strip()] if text}
     except OSError:
         return set()

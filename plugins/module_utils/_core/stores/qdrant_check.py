@@ -14,6 +14,7 @@ import os
 
 from . import qdrant
 from .checked import CheckResult
+from .plain_file import plain
 
 _MOST_FINDINGS = 10
 
@@ -70,18 +71,18 @@ def _check_shard(shard: str, label: str, result: CheckResult) -> None:
 
 def _has_vectors(segment: str) -> bool:
     try:
-        with open(os.path.join(segment, "segment.json"), encoding="utf-8") as stream:
+        with open(os.path.join(segment, "segment.json"), encoding="utf-8", opener=plain) as stream:
             config = json.load(stream).get("config") or {}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False  # reported by qdrant.look
     return bool(config.get("vector_data"))
 
 
 def _config(file: str, label: str, result: CheckResult) -> None:
     try:
-        with open(file, encoding="utf-8") as stream:
+        with open(file, encoding="utf-8", opener=plain) as stream:
             whole = isinstance(json.load(stream), dict)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         whole = False
     if not whole:
         _note(result, f"{label} has an unreadable config.json: Qdrant does not start with it.")

@@ -15,6 +15,7 @@ import struct
 
 from .container import Container
 from .found import UNKNOWN, Found
+from .plain_file import plain, plain_size
 
 KIND = "sqlite"
 OWNER = None  # the image runs as root
@@ -56,7 +57,7 @@ def _files(path: str) -> list[str]:
 def starts_with(file: str, magic: bytes) -> bool:
     """Whether a file begins with these bytes; False where it is not there or cannot be read."""
     try:
-        with open(file, "rb") as stream:
+        with open(file, "rb", opener=plain) as stream:
             return stream.read(len(magic)) == magic
     except OSError:
         return False
@@ -64,7 +65,7 @@ def starts_with(file: str, magic: bytes) -> bool:
 
 def _look_at(file: str, found: Found) -> None:
     name = os.path.basename(file)
-    with open(file, "rb") as stream:
+    with open(file, "rb", opener=plain) as stream:
         header = stream.read(100)
         length = os.fstat(stream.fileno()).st_size
     if len(header) < 100:
@@ -76,7 +77,7 @@ def _look_at(file: str, found: Found) -> None:
     (user_version,) = struct.unpack_from(">i", header, 60)
     valid_for, writer = struct.unpack_from(">II", header, 92)
     hot = starts_with(file + "-journal", JOURNAL_MAGIC)
-    wal = os.path.exists(file + "-wal") and os.path.getsize(file + "-wal") > 0
+    wal = bool(plain_size(file + "-wal"))
     if page_size < 512 or page_size & (page_size - 1):
         found.damaged(f"{name} has the impossible page size {page_size} in its header.")
     elif pages and changes == valid_for and length < pages * page_size:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
@@ -17,12 +18,14 @@ from urllib.parse import quote
 from ..errors import StackError
 from . import sqlite
 from .checked import CheckResult
+from .plain_file import plain, plain_size
 from .scratch import copy
 
 SIDES = ("-journal", "-wal", "-shm")
 FULL, QUICK = "full", "quick"
 INTEGRITY_LIMIT = 32 << 20  # bytes: up to here level quick runs integrity_check as well, see check()
 _WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+_TRAILER = 16  # bytes after the name of a super-journal: its length, its sum, the magic
 _MOST = 10  # findings of one database
 
 
@@ -85,8 +88,9 @@ def opened(file: str, scratch: str) -> Iterator[sqlite3.Connection]:
     try:
         twin = os.path.join(place, os.path.basename(file))
         for end in ("", "-journal", "-wal"):
-            if os.path.exists(file + end):
+            if plain_size(file + end) is not None:
                 copy(file + end, twin + end)
+        _disarm(twin + "-journal", os.path.dirname(file))
         with closing(sqlite3.connect(twin)) as database:
             database.text_factory = _text
             yield database
@@ -96,10 +100,31 @@ def opened(file: str, scratch: str) -> Iterator[sqlite3.Connection]:
 
 def is_pending(file: str) -> bool:
     """Whether a journal or a WAL beside a database waits to be replayed."""
-    wal = file + "-wal"
-    return sqlite.starts_with(file + "-journal", sqlite.JOURNAL_MAGIC) or (
-        os.path.exists(wal) and os.path.getsize(wal) > 0
-    )
+    return sqlite.starts_with(file + "-journal", sqlite.JOURNAL_MAGIC) or bool(plain_size(file + "-wal"))
+
+
+def _disarm(journal: str, beside: str) -> None:
+    """Make a journal name no other file: SQLite deletes the super-journal that one names, and we are root.
+
+    Whoever writes the volume chooses that name. As SQLite does, a transaction over several databases counts as
+    committed where its super-journal is gone; it is looked for in the directory beside only. Format:
+    https://www.sqlite.org/fileformat2.html#the_rollback_journal
+    """
+    size = plain_size(journal)
+    if size is None or size < _TRAILER:
+        return
+    with open(journal, "r+b", opener=plain) as stream:
+        stream.seek(size - _TRAILER)
+        length, _sum, magic = struct.unpack(">II8s", stream.read(_TRAILER))
+        if magic != sqlite.JOURNAL_MAGIC:
+            return
+        stream.seek(max(0, size - _TRAILER - length))
+        name = stream.read(min(length, size)).rstrip(b"\0")
+        stream.seek(0, os.SEEK_END)
+        stream.write(bytes(_TRAILER))  # the name is only one at the very end
+    base = os.path.basename(name)
+    if length and (not base or b"\0" in base or plain_size(os.path.join(beside, os.fsdecode(base))) is None):
+        os.unlink(journal)
 
 
 def active_memories(path: str, scratch: str) -> list[str] | None:
