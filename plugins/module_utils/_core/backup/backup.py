@@ -131,7 +131,7 @@ class _Backup:
         listing.write(staging.volumes, [volume.key for volume in plan.volumes], staging.listing)
         write_json(staging.manifest, manifest.to_dict())
         journal.phase("commit")
-        progress.phase("commit")
+        progress.phase("commit", sum(report.bytes_total for report in captured.reports.values()))
         commit = self._commit(staging, captured.way)
         removed = self._retain()
         if request.staging == "discard":
@@ -264,6 +264,7 @@ class _Backup:
             "bytes_changed": sum(report.bytes_read for report in reports),
             "bytes_stored": commit.bytes_stored,
             "volumes": {key: dict(about) for key, about in manifest.volumes.items()},
+            "exports": manifest.exports,
             "timings": {name: round(seconds, 3) for name, seconds in self.progress.timings.items()},
             "removed": removed,
             "warnings": self.warnings,
