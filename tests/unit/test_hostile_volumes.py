@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,8 @@ def test_pipes_and_links_beside_a_database_are_not_opened(tmp_path: Path, end: s
 
 
 def test_deep_json_and_pipes_in_qdrants_storage_are_findings(tmp_path: Path) -> None:
-    for number, make in enumerate((os.mkfifo, lambda path: Path(path).write_text("[" * 200_000))):
+    makers: list[Callable[[str], object]] = [os.mkfifo, lambda path: Path(path).write_text("[" * 200_000)]
+    for number, make in enumerate(makers):
         segment = tmp_path / str(number) / "collections" / "mem" / "0" / "segments" / "5f"
         segment.mkdir(parents=True)
         (segment / "version.info").write_text("0.6.0")

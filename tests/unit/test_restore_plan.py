@@ -22,6 +22,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import plan as planning
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.plan import RestorePlan, make_plan
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.request import RestoreRequest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.targets import refuse_active
 from ansible_collections.openmemory.stack.plugins.module_utils._core.state import State
 
 from .conftest import FakeEngine
@@ -309,3 +310,17 @@ def test_only_what_runs_is_stopped_and_dependents_first(host: Host) -> None:
     plan = plan_of(host)
     assert plan.crew.names() == ["qdrant", "app"]
     assert plan.actions[-2:] == ["stop app, qdrant", "start qdrant, app"]
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_container_that_came_after_the_plan_stops_the_swap(host: Host, bound: bool) -> None:
+    place = of_stack(host, "qdrant_storage")
+    old = host.run("qdrant", {"om_qdrant_storage": "/qdrant/storage"}, image="qdrant/qdrant:v1.20.1")
+    plan = plan_of(host, volumes=Q)
+    old["State"] = "exited"
+    refuse_active(plan.targets, host)
+    late = host.run("late", {} if bound else {"om_qdrant_storage": "/qdrant/storage"})
+    if bound:
+        late["Mounts"] = [{"Type": "bind", "Source": str(place)}]
+    with pytest.raises(StackError, match="container late was started on the volume om_qdrant_storage"):
+        refuse_active(plan.targets, host)

@@ -208,3 +208,27 @@ def test_nothing_is_ever_replaced(tmp_path: Path) -> None:
 def test_a_damaged_record_is_said() -> None:
     with pytest.raises(StackError, match="record of a restore is damaged"):
         Swap.from_json({"volume": "v"})
+
+
+def single_path(top: Path) -> Swap:
+    """One file in a directory of a volume, as a restore of a path has it."""
+    root, beside = top / "volumes/v/_data", top / "volumes/v" / ".openmemory-restore-x"
+    fill(root, conf__passwd="old")
+    fill(beside / "new", passwd="new")
+    (beside / "old").mkdir()
+    move = Move(str(root / "conf/passwd"), str(beside / "new/passwd"), str(beside / "old/passwd"), True, True)
+    return Swap("v", "v", str(root), str(beside), [move])
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_link_in_place_of_a_directory_leads_no_rename_out_of_the_volume(tmp_path: Path, swapped: bool) -> None:
+    made = single_path(tmp_path)
+    if swapped:
+        made.forward()
+    fill(tmp_path / "etc", passwd="of the host")
+    conf = Path(made.root) / "conf"
+    conf.rename(conf.with_name("moved"))
+    conf.symlink_to(tmp_path / "etc")
+    with pytest.raises(StackError, match="conf: is a link by now"):
+        (made.back if swapped else made.forward)()
+    assert (tmp_path / "etc/passwd").read_text() == "of the host"

@@ -27,7 +27,7 @@ from .plan import RestorePlan, make_plan, path_names
 from .request import RestoreRequest
 from .safety import open_repository, safety_capture
 from .swap import Move, Record, Root, Swap, in_root_moves
-from .targets import Target
+from .targets import Target, refuse_active
 from .verdict import Verdict
 
 _DAY = 86400.0
@@ -128,7 +128,7 @@ class _Restore:
         for target in plan.targets:
             sync_filesystem(target.beside(self.record.id))
         downtime = self.exchange.run(
-            lambda: [self._swap_of(target) for target in plan.targets],
+            self._swaps,
             self.request.start,
             self.verdict.login,
             self.verdict.compare,
@@ -203,6 +203,10 @@ class _Restore:
         if made:
             self.verdict.extra.append(f"safety snapshot {made[:8]} of what was live made")
         return made
+
+    def _swaps(self) -> list[Swap]:
+        refuse_active(self.plan.targets, self.engine)
+        return [self._swap_of(target) for target in self.plan.targets]
 
     def _swap_of(self, target: Target) -> Swap:
         beside = target.beside(self.record.id)

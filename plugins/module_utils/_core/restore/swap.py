@@ -11,6 +11,7 @@ finds what a dead one left can go back from any point, as often as it likes.
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -105,6 +106,7 @@ class Swap:
     def forward(self) -> None:
         """Swap the new data in. Raises StackError at the first step that fails; back() undoes those before it."""
         try:
+            self._refuse_links()
             for move in self.moves:
                 if move.had_live:
                     _rename(move.live, move.old)
@@ -127,6 +129,7 @@ class Swap:
         """
         moved = False
         try:
+            self._refuse_links()
             for move in reversed(self.moves):
                 moved = self._back(move) or moved
             if self.before is not None and os.path.isdir(self.root):
@@ -152,6 +155,15 @@ class Swap:
             _rename(move.old, move.live)
             moved = True
         return moved
+
+    def _refuse_links(self) -> None:
+        """A link that a container put in place of a directory would lead a rename out of the volume."""
+        for move in self.moves:
+            above = os.path.dirname(move.live)
+            while len(above) > len(self.root):
+                if os.path.islink(above):
+                    raise OSError(errno.ELOOP, "is a link by now", above)
+                above = os.path.dirname(above)
 
     def _sync(self) -> None:
         """The renames are on disk when this returns."""

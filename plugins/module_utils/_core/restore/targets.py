@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..capture.plan import volume_key
+from ..engine import Engine
 from ..errors import StackError
 from ..filesystem import covers
 from ..location import locate
@@ -205,14 +206,20 @@ def existing_target(key: str, name: str, about: Mapping[str, Any], state: State)
         raise StackError(f"The volume {name} cannot be restored to: {location.problem}")
     path = location.path or state.real(str(location.device or volume["Mountpoint"]))
     target = Target(key, name, about, path, True, options, dict(volume.get("Labels") or {}))
-    target.users = list(state.users.get(name, ()))
-    known = {user["Id"] for user in target.users}
+    target.users = _users(name, path, state)
+    _look(target, state)
+    return target
+
+
+def _users(name: str, path: str, state: State) -> list[dict[str, Any]]:
+    """Containers in any state that mount the volume, or its directory by themselves."""
+    users = list(state.users.get(name, ()))
+    known = {user["Id"] for user in users}
     for container in state.containers:
         sources = [mount.get("Source") for mount in container.get("Mounts") or () if mount.get("Type") == "bind"]
         if container["Id"] not in known and any(source and _touch(source, path, state) for source in sources):
-            target.users.append(container)
-    _look(target, state)
-    return target
+            users.append(container)
+    return users
 
 
 def _touch(source: str, path: str, state: State) -> bool:
@@ -248,3 +255,18 @@ def refuse_foreign(target: Target, project: str) -> None:
                 f"The volume {target.name} is in use by the container {container_name(user)} {of_whom}, not {project}; "
                 "stop that container first."
             )
+
+
+def refuse_active(targets: Sequence[Target], engine: Engine) -> None:
+    """Raise StackError where a container uses a target now; for when all of the plan's have been stopped.
+
+    One that was started or made since the plan would go on writing to the old data after the swap.
+    """
+    state = State(engine)
+    for target in targets:
+        for user in _users(target.name, target.path, state):
+            if user["State"] in _ACTIVE:
+                raise StackError(
+                    f"The container {container_name(user)} was started on the volume {target.name} while the restore "
+                    "was under way, so nothing was put in place; stop it, or restore again with it running."
+                )
