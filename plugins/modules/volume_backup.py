@@ -91,7 +91,8 @@ options:
     default: []
   keep:
     description:
-      - Which snapshots of the project to keep once this one is stored. The others are removed. Without it, none is.
+      - Which snapshots that this host made of the project to keep once this one is stored. The others are removed.
+        Without it, none is.
       - The newest verified snapshots are always kept, whatever is said here, and snapshots of others are never
         touched.
     type: dict

@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.plan import make_plan, volume_key
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.plan import (
+    make_plan,
+    refuse_others,
+    volume_key,
+)
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 
 PROJECT = "om"
@@ -185,3 +189,49 @@ def test_two_volumes_never_share_a_name_in_the_snapshot(stack: Any) -> None:
 )
 def test_the_name_inside_the_project(name: str, labels: dict[str, str], key: str) -> None:
     assert volume_key(PROJECT, {"Name": name, "Labels": labels}) == key
+
+
+def by_name(stack: Any) -> None:
+    stack.use({"om_qdrant_storage": "/data"}, name="late")
+
+
+def by_directory(stack: Any) -> None:
+    late = stack.use({}, name="late")
+    late["Mounts"] = [{"Type": "bind", "Source": stack.known["om_qdrant_storage"]["Mountpoint"], "RW": True}]
+
+
+def by_another_volume(stack: Any) -> None:
+    stack.add_path("other", stack.known["om_qdrant_storage"]["Mountpoint"])
+    stack.use({"other": "/data"}, name="late")
+
+
+WAYS_IN = [by_name, by_directory, by_another_volume]
+
+
+@pytest.mark.parametrize("way_in", WAYS_IN)
+def test_whoever_can_write_is_frozen_by_whatever_way_it_came_in(stack: Any, way_in: Callable[[Any], None]) -> None:
+    way_in(stack)
+    plan = make_plan(stack, PROJECT)
+    assert "late" * 8 in plan.pause
+    assert "late" * 8 in plan.containers
+    refuse_others(stack, plan)
+
+
+@pytest.mark.parametrize("way_in", WAYS_IN)
+def test_a_writer_that_came_after_the_plan_breaks_the_instant(stack: Any, way_in: Callable[[Any], None]) -> None:
+    plan = make_plan(stack, PROJECT)
+    way_in(stack)
+    with pytest.raises(StackError, match="late was started on the volume om_qdrant_storage"):
+        refuse_others(stack, plan)
+    stack.running[-1]["State"] = "exited"
+    refuse_others(stack, plan)
+
+
+def test_readers_agents_and_logs_are_left_alone(stack: Any) -> None:
+    plan = make_plan(stack, PROJECT)
+    reader, agent = stack.use({"om_neo4j_data": "/data"}, name="reader"), stack.use({}, name="agent")
+    reader["Mounts"][0]["RW"] = False
+    agent["Mounts"] = [{"Type": "bind", "Source": f"{stack.root}/volumes", "RW": True}]
+    stack.use({"om_neo4j_logs": "/logs"}, name="shipper")
+    refuse_others(stack, plan)
+    assert not {"reader" * 8, "agent" * 8, "shipper" * 8} & {*make_plan(stack, PROJECT).pause}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.password import ensure_password
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository, choose
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic, mask
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot
 
 ID = "1bb7fd9b247d1e5fb2c3bf37726033dc8ab9c54f1ab0f3210687b7c3f7d59ef7"
@@ -343,3 +345,24 @@ def test_filters_and_the_newest(tmp_path: Path) -> None:
     within = info.snapshots_info(Known(), None, since=THERE[1].time, until=THERE[2].time, manifests=False, host="h")
     assert [each["id"] for each in within["snapshots"]] == [THERE[2].id, THERE[1].id]
     assert info.snapshots_info(Known(), None, host="other")["newest_age_s"] is None
+
+
+def test_retention_is_for_what_this_host_made(tmp_path: Path) -> None:
+    removed: list[tuple[list[str], bool]] = []
+
+    class Shared(Known):
+        """Two hosts keep a stack of one name here."""
+
+        def snapshots(self, project: str | None = None, tags: Any = ()) -> list[Snapshot]:
+            return [replace(each, hostname=host) for each in super().snapshots(project) for host in ("here", "there")]
+
+        def forget(self, ids: Any, prune: bool = False) -> None:
+            removed.append((list(ids), prune))
+
+    places = Places("p", str(tmp_path / "state"), str(tmp_path / "run"))
+    regular = [each for each in THERE if each.project == "p" and not each.is_safety]
+    gone = info.retain(Shared(), places, Keep(last=1), "here", True)
+    assert {each.hostname for each in gone} == {"here"}
+    assert regular[-1].id not in {each.id for each in gone}
+    assert removed == [([each.id for each in gone], True)]
+    assert info.retain(Shared(), places, Keep(last=1), "elsewhere", True) == []

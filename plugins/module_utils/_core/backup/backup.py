@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime, timezone
 from typing import Any
 
 from ..capture.capture import Captured, CaptureSettings, capture
@@ -28,14 +28,14 @@ from ..operation.progress import Progress
 from ..operation.recover import recover
 from ..proof import census
 from ..proof.checks import check_staged
-from ..repository import listing, retention
+from ..repository import listing
 from ..repository.manifest import Manifest
 from ..repository.repository import Commit, Repository
 from ..repository.restic import Restic
 from ..restore.kept import purge_expired
 from .description import make_manifest
 from .request import BackupRequest
-from .snapshots import forget_manifests, remember_manifest
+from .snapshots import remember_manifest, retain
 
 SAFETY = "safety"
 _MARK = "openmemory-stack"
@@ -133,9 +133,9 @@ class _Backup:
         journal.phase("commit")
         progress.phase("commit", sum(report.bytes_total for report in captured.reports.values()))
         commit = self._commit(staging, captured.way)
-        removed = self._retain()
+        removed = self._retain(commit)
         if request.staging == "discard":
-            staging.discard()
+            self._discard(staging)
         if journal.data.get("operation") == "backup":
             journal.end()
         progress.done()
@@ -155,7 +155,8 @@ class _Backup:
         return None
 
     def _capture(self, plan: CapturePlan, way: Way, staging: Staging, opened: Future[None] | None) -> Captured:
-        settings = CaptureSettings(self.request.compare, self.request.freeze_timeout, self.request.freeze_budget)
+        asked = self.request
+        settings = CaptureSettings(asked.compare, asked.freeze_timeout, asked.freeze_budget, asked.stop_timeout)
 
         def witness() -> dict[str, Any]:
             if opened is not None:
@@ -228,25 +229,32 @@ class _Backup:
 
         return self.repository.commit(staging.root, staging.targets(), tags, progress=tell)
 
-    def _retain(self) -> list[str]:
+    def _retain(self, commit: Commit) -> list[str]:
         if self.request.keep is None:
             return []
         self.progress.phase("retention")
-        snapshots = self.repository.snapshots(self.request.project)
-        going = retention.to_remove(snapshots, self.request.keep, datetime.now(timezone.utc))
-        if going:
-            self.repository.forget([snapshot.id for snapshot in going], prune=self.request.prune)
-            forget_manifests(self.places, [snapshot.id for snapshot in going])
-            self.actions += [
-                f"snapshot {snapshot.short_id} of {snapshot.time:%Y-%m-%d %H:%M} removed" for snapshot in going
-            ]
+        try:
+            going = retain(self.repository, self.places, self.request.keep, socket.gethostname(), self.request.prune)
+        except (OSError, StackError) as error:
+            self.warnings.append(f"The snapshot {commit.snapshot_id[:8]} was made, but none was removed: {error}")
+            return []
+        self.actions += [
+            f"snapshot {snapshot.short_id} of {snapshot.time:%Y-%m-%d %H:%M} removed" for snapshot in going
+        ]
         return [snapshot.id for snapshot in going]
+
+    def _discard(self, staging: Staging) -> None:
+        try:
+            staging.discard()
+        except OSError as error:
+            self.warnings.append(f"The snapshot was made, but {staging.root} was not removed ({error.strerror}).")
 
     def _keep(self, snapshot_id: str, manifest: Manifest, result: dict[str, Any]) -> None:
         """What is kept on this host only saves asking the repository, so a full disk is no failure any more."""
+        kind = SAFETY if SAFETY in self.request.tags else "backup"
         try:
             remember_manifest(self.places, snapshot_id, manifest)
-            record_last(self.places, "backup", result)
+            record_last(self.places, kind, {**result, "created": manifest.created, "verify": manifest.verify})
         except StackError as error:
             self.warnings.append(f"The snapshot was made, but its record on this host was not kept: {error}")
 
@@ -269,8 +277,7 @@ class _Backup:
             "removed": removed,
             "warnings": self.warnings,
         }
-        kind = "safety" if SAFETY in self.request.tags else "backup"
-        record_last(self.places, kind, {**result, "created": manifest.created, "verify": manifest.verify})
+        self._keep(commit.snapshot_id, manifest, result)
         self.actions.append(f"snapshot {commit.snapshot_id[:8]} of {len(plan.volumes)} volumes made")
         return {**result, "actions": self.actions}
 

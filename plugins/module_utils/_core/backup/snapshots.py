@@ -17,6 +17,7 @@ from ..errors import StackError
 from ..operation.places import Places
 from ..repository.manifest import Manifest
 from ..repository.repository import Repository
+from ..repository.retention import Keep, to_remove
 from ..repository.snapshot import Snapshot
 
 _AT_ONCE = 2  # each call is half a second of computing
@@ -74,6 +75,18 @@ def snapshots_info(
 def remember_manifest(places: Places, snapshot_id: str, manifest: Manifest) -> None:
     """Keep the manifest of a new snapshot (full id) on this host, so that listing it needs no call of restic."""
     _keep(places, snapshot_id, manifest.to_json())
+
+
+def retain(repository: Repository, places: Places, keep: Keep, host: str, prune: bool) -> list[Snapshot]:
+    """Remove what keep does not keep of the snapshots that this host made of the project; those removed.
+
+    Only this host's, as another one may keep a stack of the same name in the same repository. Raises StackError.
+    """
+    own = [each for each in repository.snapshots(places.project) if each.hostname == host]
+    going = to_remove(own, keep, datetime.now(timezone.utc))
+    repository.forget([each.id for each in going], prune=prune)
+    forget_manifests(places, [each.id for each in going])
+    return going
 
 
 def forget_manifests(places: Places, snapshot_ids: Sequence[str]) -> None:

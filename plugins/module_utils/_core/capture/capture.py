@@ -18,7 +18,7 @@ from ..operation.progress import Progress
 from ..restore.swap import HIDDEN  # old data that a restore keeps inside a mount point
 from .freeze import Freeze
 from .mirror import Mirror, PassReport
-from .plan import CapturePlan, PlannedVolume
+from .plan import CapturePlan, PlannedVolume, refuse_others
 from .staging import Staging
 from .way import COPY_RATE, Way
 
@@ -44,11 +44,15 @@ class Captured:
 
 @dataclass
 class CaptureSettings:
-    """timeout: seconds after which the guard resumes everything; budget: seconds that a copy in the window may take."""
+    """timeout: seconds after which the guard resumes everything; budget: seconds that a copy in the window may take.
+
+    stop_timeout: seconds that a container gets to stop, None for what the container itself says.
+    """
 
     compare: bool = False
     timeout: float = 60.0
     budget: float = 0.3
+    stop_timeout: int | None = None
 
 
 def capture(
@@ -82,8 +86,10 @@ def capture(
     found.before = witness()
     journal.phase("freeze")
     progress.phase("freeze")
-    freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, settings.timeout)
+    timeouts = settings.timeout, settings.stop_timeout
+    freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, *timeouts)
     try:
+        refuse_others(engine, plan)
         with freeze:
             for key, mirror in frozen.items():
                 found.reports[key] = mirror.frozen_pass(settings.timeout)
@@ -91,6 +97,7 @@ def capture(
     finally:
         for mirror in frozen.values():
             mirror.save()  # a freeze that failed costs no full copy the next time
+    refuse_others(engine, plan)
     found.freeze_s = freeze.window
     found.quiesced = freeze.quiesced
     found.after = witness()

@@ -31,7 +31,8 @@ class Freeze:
 
     Only what runs is paused or stopped, and only that runs again afterwards; what the user had paused stays so. All
     others among them are watched: one that starts, or restarts, or is resumed meanwhile makes the capture invalid.
-    timeout is in seconds, from the first pause; then the guard resumes all. Raises StackError on entering if a
+    timeout is in seconds, from the first pause; then the guard resumes all. stop_timeout: seconds that each gets to
+    stop, None for what the container itself says. Raises StackError on entering if a
     container cannot be paused or stopped, and on leaving if the time inside was not one instant; an error of the body
     is passed on, unless the guard's work explains it. In both cases everything that can run runs again first.
 
@@ -48,6 +49,7 @@ class Freeze:
         pause: Sequence[str],
         stop: Sequence[str] = (),
         timeout: float = 60,
+        stop_timeout: int | None = None,
     ):
         require_local(engine)
         self.window = 0.0
@@ -58,6 +60,7 @@ class Freeze:
         self._journal = journal
         self._asked = (list(pause), list(stop))
         self._timeout = timeout
+        self._stop_timeout = stop_timeout
         self._guard: Guard | None = None
         self._watched: list[Mapping[str, Any]] = []
         self._paused: list[Mapping[str, Any]] = []  # in start order, as all lists here
@@ -99,7 +102,12 @@ class Freeze:
             elif isinstance(error, StackError):  # what runs again changes the files that the body reads
                 problem = self._has_fired()
         finally:
+            stopped = self._stopped
             trouble = self._resume()
+            self._stopped = stopped
+        if kind is None and not problem and not trouble:
+            problem = self._restarted()
+        self._stopped = []
         if problem or (kind is None and trouble):
             raise StackError(problem or trouble) from error
 
@@ -146,7 +154,10 @@ class Freeze:
 
     def _do(self, verb: str, container: Mapping[str, Any]) -> None:
         try:
-            (self._engine.pause if verb == "pause" else self._engine.stop)(container["Id"])
+            if verb == "pause":
+                self._engine.pause(container["Id"])
+            else:
+                self._engine.stop(container["Id"], self._stop_timeout)
         except StackError as error:
             done = "paused" if verb == "pause" else "stopped"
             raise StackError(
@@ -155,25 +166,42 @@ class Freeze:
             ) from error
 
     def _broken(self) -> str | None:
-        """Why this was not one instant, or None."""
+        """Why this was not one instant, or None. From the list: an inspection waits for a health check under way.
+
+        A check that was started as the container froze ends with its timeout only, and the engine holds it that long.
+        """
         problem = self._has_fired()
         if problem:
             return problem
+        try:
+            states = {container["Id"]: container["State"] for container in self._engine.containers()}
+        except StackError as error:
+            return f"Whether the containers stayed frozen cannot be told, so nothing was backed up; try again. {error}"
         paused = {container["Id"] for container in self._paused}
         for container in self._watched:
+            name, state = name_of(container), states.get(container["Id"])
+            if state is None:
+                return f"Container {name} was removed while its data was copied; nothing was backed up; try again."
+            if container["Id"] in paused or container["State"]["Paused"]:
+                if state != "paused":
+                    return f"Container {name} was resumed while its data was copied; nothing was backed up; try again."
+            elif state in ("running", "paused", "restarting"):
+                return f"Container {name} started while its data was copied; nothing was backed up; try again."
+        return None
+
+    def _restarted(self) -> str | None:
+        """Like _broken, for what only an inspection tells; after the window. Who was stopped here has started again."""
+        stopped = {container["Id"] for container in self._stopped}
+        for container in self._watched:
+            if container["Id"] in stopped:
+                continue
             name = name_of(container)
-            still = container["Id"] in paused or container["State"]["Paused"]
             try:
                 state = self._engine.inspect_container(container["Id"])["State"]
-            except NotFoundError:
-                return f"Container {name} was removed while its data was copied; nothing was backed up; try again."
             except StackError as error:
                 return f"Whether {name} stayed frozen cannot be told, so nothing was backed up; try again. {error}"
-            if still and not (state["Paused"] and state["StartedAt"] == container["State"]["StartedAt"]):
-                what = "resumed" if state["StartedAt"] == container["State"]["StartedAt"] else "restarted"
-                return f"Container {name} was {what} while its data was copied; nothing was backed up; try again."
-            if not still and state["Running"]:
-                return f"Container {name} started while its data was copied; nothing was backed up; try again."
+            if state["StartedAt"] != container["State"]["StartedAt"]:
+                return f"Container {name} was restarted while its data was copied; nothing was backed up; try again."
         return None
 
     def _has_fired(self) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..engine import Engine
 from ..errors import StackError
+from ..filesystem import covers
 from ..inspection import describe
 from ..selection import select
 from ..sizes import Size, measure
@@ -22,6 +23,7 @@ from .refusals import refuse_project, refuse_volume
 
 _LOGS = "/logs"  # Neo4j's; nothing in it belongs to the one instant
 _MEASURE_SECONDS = 600.0
+_OFF = ("created", "exited", "dead", "removing")
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,54 @@ def make_plan(
     _refuse_same_keys(plan)
     _choose_containers(plan, state)
     used = {container["Id"] for volume in plan.volumes for container in state.users.get(volume.name, ())}
+    used |= {*plan.pause, *plan.stop}
+    containers |= {key: engine.inspect_container(key) for key in used - containers.keys()}
     plan.containers = {key: about for key, about in containers.items() if key in used or _project_of(about) == project}
     return plan
+
+
+def refuse_others(engine: Engine, plan: CapturePlan) -> None:
+    """Raise StackError where a running container that the plan does not freeze can write to a volume of the instant.
+
+    Asked right before and right after the freeze, outside of its window: one that came since the plan was made.
+    """
+    state = State(engine)
+    known = {*plan.pause, *plan.stop}
+    for volume in plan.frozen:
+        for container in writers(state, volume.name, volume.path):
+            if container["Id"] not in known and container["State"] not in _OFF:
+                raise StackError(
+                    f"Container {container_name(container)} was started on the volume {volume.name} while it was "
+                    "backed up, so the copy would not be of one instant; nothing was backed up; try again."
+                )
+
+
+def writers(state: State, name: str, path: str) -> list[dict[str, Any]]:
+    """Containers in any state that can write to a volume: by its name, or through its directory (path, resolved)."""
+    return [
+        container
+        for container in state.containers
+        if any(mount.get("RW", True) and _reaches(mount, name, path, state) for mount in container.get("Mounts") or ())
+    ]
+
+
+def _reaches(mount: Mapping[str, Any], name: str, path: str, state: State) -> bool:
+    if mount.get("Type") == "bind":
+        return touches(str(mount.get("Source") or "/"), path, state)
+    if mount.get("Name") == name:
+        return True
+    device = ((state.volumes.get(str(mount.get("Name"))) or {}).get("Options") or {}).get("device")
+    return bool(device) and state.real(str(device)) == path
+
+
+def touches(source: str, path: str, state: State) -> bool:
+    """Whether a bind mount of source reaches what lies in the directory path (resolved), or a part of it.
+
+    Who mounts all of the host's or of Docker's data, as agents do, looks after it and is not counted.
+    """
+    real, root = state.real(source), state.docker_root
+    whole = ("/", "/var", "/var/lib", root, f"{root}/volumes")
+    return covers(path, real) or (covers(real, path) and real not in whole)
 
 
 def volume_key(project: str, volume: Mapping[str, Any]) -> str:
@@ -177,10 +225,7 @@ def _choose_containers(plan: CapturePlan, state: State) -> None:
     """All that can write; a container with one volume to stop for is stopped."""
     how: dict[str, str] = {}
     for volume in plan.frozen:
-        for container in state.users.get(volume.name, ()):
-            mount = next(mount for mount in container["Mounts"] if mount.get("Name") == volume.name)
-            if not mount.get("RW", True):
-                continue
+        for container in writers(state, volume.name, volume.path):
             if container["State"] == "restarting":
                 raise StackError(
                     f"Container {container_name(container)}, which uses the volume {volume.name}, keeps restarting, so "

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..capture.plan import volume_key
+from ..capture.plan import touches, volume_key
 from ..engine import Engine
 from ..errors import StackError
 from ..filesystem import covers
@@ -217,14 +217,9 @@ def _users(name: str, path: str, state: State) -> list[dict[str, Any]]:
     known = {user["Id"] for user in users}
     for container in state.containers:
         sources = [mount.get("Source") for mount in container.get("Mounts") or () if mount.get("Type") == "bind"]
-        if container["Id"] not in known and any(source and _touch(source, path, state) for source in sources):
+        if container["Id"] not in known and any(source and touches(source, path, state) for source in sources):
             users.append(container)
     return users
-
-
-def _touch(source: str, path: str, state: State) -> bool:
-    real = state.real(source)
-    return covers(path, real) or (covers(real, path) and real not in ("/", "/var", "/var/lib", state.docker_root))
 
 
 def _look(target: Target, state: State) -> None:
