@@ -61,6 +61,7 @@ class OperationLock:
             return
         _held.discard(self._descriptor)
         self._say(b"")
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # also for a child that was forked and has not closed it yet
         os.close(self._descriptor)
 
     def _say(self, text: bytes) -> None:
