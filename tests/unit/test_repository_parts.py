@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import snapshots as info
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.description import without_secrets
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository import listing
@@ -366,3 +367,15 @@ def test_retention_is_for_what_this_host_made(tmp_path: Path) -> None:
     assert regular[-1].id not in {each.id for each in gone}
     assert removed == [([each.id for each in gone], True)]
     assert info.retain(Shared(), places, Keep(last=1), "elsewhere", True) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "kept"),
+    [
+        ("bind", "bind"),
+        ("addr=nas,username=u,password=hunter2,vers=3.0", "addr=nas,username=u,password=***,vers=3.0"),
+        ("username=u,pass=hunter2", "username=u,pass=***"),
+    ],
+)
+def test_the_password_of_a_share_is_not_in_a_manifest(option: str, kept: str) -> None:
+    assert without_secrets(option) == kept

@@ -196,3 +196,13 @@ def test_neo4js_login_plugins_and_certificates_stay_away() -> None:
 def test_the_reason_is_not_pushed_out_of_sight_by_frames() -> None:
     assert telling(["a", "Caused by: b", "\tat x.y", "... 3 more"], 2) == ["a", "Caused by: b"]
     assert telling(["at x"], 2) == ["at x"]
+
+
+def test_a_log_does_not_tell_the_secrets_of_its_environment(tmp_path: Path) -> None:
+    class Talking(Recorder):
+        def logs(self, name: str, tail: int = 20) -> str:
+            return f"{name[:4]}: started with the key secret=1\n"
+
+    throwaway = throwaways(Talking())
+    name = throwaway.create(like(tmp_path), "probe", Changes({}))
+    assert throwaway.last_lines(name) == "its last lines:\n  open: started with the key ********"

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import quote
 
 HIDDEN = "********"
 SHORTEST = 4  # anything shorter would blacken half of an innocent text
+_SECRET = re.compile(r"KEY|PASS|SECRET|TOKEN|AUTH|CREDENTIAL", re.IGNORECASE)
 
 
 class Mask:
@@ -29,6 +32,13 @@ class Mask:
         for form in self._forms:
             text = text.replace(form, HIDDEN)
         return text
+
+
+def mask_of(containers: Iterable[Mapping[str, Any]]) -> Mask:
+    """A mask of what inspected containers have in variables named like secrets, as USER/PASSWORD, too."""
+    pairs = (line.partition("=") for about in containers for line in about["Config"].get("Env") or ())
+    values = [value for key, _equals, value in pairs if _SECRET.search(key)]
+    return Mask([*values, *(value.partition("/")[2] for value in values if "/" in value)])
 
 
 def _forms(secret: str) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import stat
 import uuid
@@ -29,6 +30,7 @@ _SERVICE_LABEL = "com.docker.compose.service"
 _HASH_LABEL = "com.docker.compose.config-hash"
 _FILES_LABEL = "com.docker.compose.project.config_files"
 _VERSION_LABEL = "org.opencontainers.image.version"
+_SECRET = re.compile(r"((?:password\w*|passwd|pass|secret)=)[^,]*", re.IGNORECASE)
 
 
 def make_manifest(
@@ -82,7 +84,7 @@ def _volume(volume: PlannedVolume, captured: Captured, staging: Staging) -> dict
         "name": volume.name,
         "backing": volume.backing,
         "driver": volume.driver,
-        "driver_opts": dict(volume.driver_opts),
+        "driver_opts": {name: without_secrets(value) for name, value in volume.driver_opts.items()},
         "labels": dict(volume.labels),
         "path": volume.path,
         "uid": root.st_uid,
@@ -95,6 +97,11 @@ def _volume(volume: PlannedVolume, captured: Captured, staging: Staging) -> dict
         "files": report.files,
         "way": captured.way if volume.quiesce != "none" else "live",
     }
+
+
+def without_secrets(option: str) -> str:
+    """An option of a volume without the password that mounting a share takes; such a volume is never made anew."""
+    return _SECRET.sub(r"\1***", option)
 
 
 def _image(engine: Engine, container: Mapping[str, Any]) -> dict[str, Any]:

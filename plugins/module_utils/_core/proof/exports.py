@@ -24,6 +24,7 @@ from urllib.parse import quote
 from ..engine import Engine
 from ..errors import StackError
 from ..stores import neo4j, qdrant, registry, sqlite, sqlite_check
+from ..stores.plain_file import plain_size
 from ..stores.scratch import copy
 from . import ask
 from .probe import scratch_directory
@@ -119,6 +120,8 @@ class _Work:
 
     def take(self, file: str, name: str) -> None:
         """Move a finished file into place, as root's and private."""
+        if plain_size(file) is None or os.path.basename(name) != name:
+            raise StackError(f"{self.place} would get {name}, which is no plain file; nothing was exported.")
         goal = os.path.join(self.place, name)
         shutil.move(file, goal)
         os.chown(goal, 0, 0)

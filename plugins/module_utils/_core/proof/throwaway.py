@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from ..engine import Engine
 from ..errors import NotFoundError, StackError
+from ..project_secrets import Mask, mask_of
 
 LABEL = "openmemory.stack.throwaway"
 _PREFIX = "openmemory-throwaway"
@@ -66,6 +67,7 @@ class Throwaway:
         self._project = project
         self._token = uuid.uuid4().hex[:8]
         self._containers: list[str] = []
+        self._masks: dict[str, Mask] = {}  # by container: its log may tell what its environment holds
         self._network: str | None = None
 
     def __enter__(self) -> Throwaway:
@@ -104,6 +106,7 @@ class Throwaway:
             body["Hostname"] = "localhost"  # without a network no other resolves, and Neo4j ends at once
         self._note("containers", name)
         self._containers.append(name)
+        self._masks[name] = mask_of([{"Config": body}])
         self._engine.create_container(name, body)
         return name
 
@@ -138,7 +141,8 @@ class Throwaway:
     def last_lines(self, name: str, count: int = 8) -> str:
         """The end of a container's log as the end of a sentence; never raises."""
         try:
-            lines = [line.rstrip() for line in self._engine.logs(name, tail=200).splitlines() if line.strip()]
+            text = self._masks.get(name, Mask(()))(self._engine.logs(name, tail=200))
+            lines = [line.rstrip() for line in text.splitlines() if line.strip()]
         except StackError as error:
             return f"its log cannot be read ({error})."
         if not lines:

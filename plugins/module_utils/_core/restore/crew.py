@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,11 +15,10 @@ from ..compose_health import Waiter
 from ..engine import Engine
 from ..errors import NotFoundError, StackError
 from ..operation.journal import Journal
-from ..project_secrets import Mask
+from ..project_secrets import mask_of
 
 DEPENDS_LABEL = "com.docker.compose.depends_on"
 _ACTIVE = ("running", "restarting", "paused")
-_SECRET = re.compile(r"KEY|PASS|SECRET|TOKEN|AUTH|CREDENTIAL", re.IGNORECASE)
 _WORKERS = 8  # containers of one level are stopped and started together, as Compose does
 
 
@@ -79,7 +77,7 @@ class Crew:
         """Return when all services (or only some) really work; StackError with their state and last lines of log."""
         services = {name: service for name, service in self.services().items() if only is None or name in set(only)}
         if services:
-            Waiter(self.engine, self.project, services, self._logs, self._mask()).wait(timeout)
+            Waiter(self.engine, self.project, services, self._logs, mask_of(self.containers.values())).wait(timeout)
 
     def inspect(self) -> list[dict[str, Any]]:
         """As they are now."""
@@ -91,11 +89,6 @@ class Crew:
             return "\n".join(self.engine.logs(identity) for identity in wanted)
         except StackError:
             return ""
-
-    def _mask(self) -> Mask:
-        pairs = (line.partition("=") for about in self.containers.values() for line in about["Config"].get("Env") or ())
-        values = [value for key, _equals, value in pairs if _SECRET.search(key)]
-        return Mask([*values, *(value.partition("/")[2] for value in values if "/" in value)])
 
     def _each(self, identities: Sequence[str], act: Callable[[str], None]) -> None:
         if len(identities) == 1:
