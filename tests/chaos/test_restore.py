@@ -17,6 +17,7 @@ import signal
 import sqlite3
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -44,6 +45,7 @@ IMAGE = f"{PROJECT}/sleep"
 VOLUMES = ("data", "db", "disk", "place")
 PATHS = ("disk", "place")
 LABELS = "com.docker.compose."
+DAY = 86400.0
 
 
 class Stack:
@@ -235,8 +237,15 @@ def test_in_place_and_back_again(stack: Stack, snapshot: dict[str, Any]) -> None
     assert result["safety_snapshot_id"]
     assert sorted(entry["volume"] for entry in result["kept"]) == [f"{PROJECT}_{name}" for name in VOLUMES]
     assert sorted(stack.left()) == sorted(entry["path"] for entry in result["kept"])
+    almost_over = [
+        replace(entry, created=entry.created - 6.9 * DAY, until=entry.until - 6.9 * DAY)
+        for entry in kept.load(stack.places)
+    ]
+    kept.save(stack.places, almost_over)
     back.run(PROJECT, str(stack.state), stack.engine, Progress())
     assert stack.trees() == live
+    # what was live until now is not thrown away with what was kept for it
+    assert all(entry.until > time.time() + 6 * DAY for entry in kept.load(stack.places))
     back.run(PROJECT, str(stack.state), stack.engine, Progress())
     assert stack.trees() == snapshot
     stack.restore(snapshot=result["safety_snapshot_id"], safety=False, keep_days=0)

@@ -164,6 +164,21 @@ def test_recovery(places: Places, journal: Journal, noted: Any, states: dict[str
     assert docker.calls == calls
 
 
+def test_one_container_that_does_not_start_keeps_no_other_down(places: Places, journal: Journal) -> None:
+    class Broken(Docker):
+        def start(self, container: str) -> None:
+            super().start(container)
+            if container == "a":
+                raise StackError("port 8765 is taken.")
+
+    journal.note("stopped", entries("a", "b"))
+    docker: Any = Broken(a="exited", b="exited")
+    with pytest.raises(StackError, match=r"Container a was stopped and does not start again \(port 8765 is taken"):
+        recover(docker, places)
+    assert docker.calls == ["start a", "start b"]
+    assert Journal.load(places) is not None
+
+
 @pytest.mark.parametrize(("operation", "calls"), [("b1", []), ("another", ["unpause a"])])
 def test_what_the_guard_resumed_belongs_to_the_user(
     places: Places, journal: Journal, operation: str, calls: list[str]

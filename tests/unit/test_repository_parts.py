@@ -221,6 +221,16 @@ def test_the_snapshot_that_is_meant(text: str, number: int) -> None:
     assert choose(THERE, text, "p", "/r") == snapshot(number, *THERE[number - 1].tags[2:])
 
 
+@pytest.mark.parametrize("text", ["latest", "2027-01-01", "tag:weekly"])
+def test_two_hosts_with_a_stack_of_one_name_keep_to_their_own(text: str) -> None:
+    here = [replace(snapshot(2, "weekly"), hostname="here"), replace(snapshot(4, "safety"), hostname="here")]
+    there = [replace(snapshot(3, "weekly"), hostname="there")]
+    both = sorted(here + there, key=lambda each: each.time)
+    assert choose(both, text, "p", "/r", "here") == here[0]
+    assert choose(both, text, "p", "/r", "a new host") == there[0]
+    assert choose(both, there[0].id, "p", "/r", "here") == there[0]
+
+
 @pytest.mark.parametrize(
     ("text", "project", "said"),
     [

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from ..capture.guard import find_freezer
@@ -44,6 +45,7 @@ class _Recovery:
         self.check_mode = check_mode
         self.journal = Journal.load(places)
         self.said: list[str] = []
+        self.problems: list[str] = []
 
     def run(self) -> list[str]:
         data = self.journal.data if self.journal is not None else {}
@@ -51,18 +53,27 @@ class _Recovery:
             done = self._resumed_by_guard()
             for container in reversed(data.get("paused") or []):
                 if container["id"] not in done:
-                    self._unpause(container)
-        self._remove_throwaways(data.get("throwaway") or {})
+                    self._attempt(self._unpause, container)
+        self._attempt(self._remove_throwaways, data.get("throwaway") or {})
         if self.journal is not None and data["operation"] == "restore":
             self._undo(self.journal)
         for container in data.get("stopped") or []:
-            self._start(container)
+            self._attempt(self._start, container)
         for path in data.get("remove") or []:
-            self._remove(path)
+            self._attempt(self._remove, path)
+        if self.problems:
+            raise StackError(" ".join(self.problems))
         if self.journal is not None:
             self._remove_scratch()
             self._end(self.journal)
         return self.said
+
+    def _attempt(self, act: Callable[[Any], None], what: Any) -> None:
+        """One container that does not start must not keep the others down; what failed is raised at the end."""
+        try:
+            act(what)
+        except StackError as error:
+            self.problems.append(str(error))
 
     def _say(self, sentence: str) -> None:
         self.said.append(("Would have: " if self.check_mode else "") + sentence)
@@ -113,6 +124,9 @@ class _Recovery:
         except NotFoundError:
             self._say(f"Container {container['name']}, which was stopped, is gone.")
             return
+        except StackError as error:
+            name = container["name"]
+            raise StackError(f"Container {name} was stopped and does not start again ({error}); start it.") from error
         self._say(f"Started container {container['name']}.")
 
     def _undo(self, journal: Journal) -> None:

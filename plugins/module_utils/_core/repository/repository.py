@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class Repository(Restoring):
         """
         snapshots = self.snapshots()
         try:
-            return choose(snapshots, text, project, self.restic.shown)
+            return choose(snapshots, text, project, self.restic.shown, socket.gethostname())
         except StackError as error:
             if not self.unreadable:
                 raise
@@ -264,11 +265,16 @@ class Repository(Restoring):
         return [line.strip() for line in said.lines if len(line.strip()) == 64]
 
 
-def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where: str) -> Snapshot:
-    """Repository.resolve() among snapshots already read (oldest first, all projects)."""
+def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where: str, host: str = "") -> Snapshot:
+    """Repository.resolve() among snapshots already read (oldest first, all projects).
+
+    Where the host has made some of the project, "latest", a tag or a time never finds one that another host made of
+    a stack of the same name; an id does.
+    """
     text = text.strip()
     own = [each for each in snapshots if project in (None, each.project)]
     regular = [each for each in own if not each.is_safety]
+    regular = [each for each in regular if each.hostname == host] or regular
     if not own:
         others = sorted({each.project for each in snapshots})
         hint = f"; it has some of {', '.join(others)}" if others else ""

@@ -25,7 +25,9 @@ from .kept import Kept
 from .plan import crew_of, inspect_users
 from .restore import new_id
 from .swap import Move, Record, Root, Swap, in_root_moves
-from .targets import existing_target, refuse_foreign
+from .targets import Target, existing_target, refuse_active, refuse_foreign
+
+_LEAST_KEPT_S = 86400.0
 
 
 def run(
@@ -44,19 +46,21 @@ def run(
     require_local(engine)
     places = Places.of(project, state_dir, create=not check_mode)
     if check_mode:
-        entries, crew = _plan(engine, places)
+        entries, _targets, crew = _plan(engine, places)
         return {**_result(entries, crew), "downtime_s": None}
     with OperationLock(places, "restore"):
         progress.attach(places.progress)
         said = recover(engine, places, lock_held=True)
         progress.phase("plan")
-        entries, crew = _plan(engine, places)
+        entries, targets, crew = _plan(engine, places)
         journal = Journal.begin(places, "restore", new_id())
-        record = Record(str(journal.data["id"]), entries[0].snapshot, places.state, until=entries[0].until)
+        record = Record(str(journal.data["id"]), entries[0].snapshot, places.state)
         exchange = Exchange(crew, journal, record, progress, None, wait_timeout)
+        # what the restore had brought has lived on since: it is kept as long again, from now
+        keep_seconds = max(_LEAST_KEPT_S, entries[0].until - entries[0].created)
         try:
             downtime = exchange.run(
-                lambda: [_swap_of(entry) for entry in entries], bool(crew.ids), lambda: "", lambda: None
+                lambda: _swaps(entries, targets, engine), bool(crew.ids), lambda: "", lambda: None, keep_seconds
             )
         except BaseException as error:
             take_back(error, engine, places, crew, journal, wait_timeout)
@@ -68,7 +72,7 @@ def run(
         return {**result, "kept": there, "downtime_s": round(downtime, 3), "actions": actions}
 
 
-def _plan(engine: Engine, places: Places) -> tuple[list[Kept], Crew]:
+def _plan(engine: Engine, places: Places) -> tuple[list[Kept], list[Target], Crew]:
     entries = kept.last(kept.load(places))
     state = State(engine)
     targets = []
@@ -86,7 +90,7 @@ def _plan(engine: Engine, places: Places) -> tuple[list[Kept], Crew]:
         refuse_foreign(target, places.project)
         targets.append(target)
     containers = inspect_users(engine, places.project, targets)
-    return entries, crew_of(engine, places.project, targets, containers)
+    return entries, targets, crew_of(engine, places.project, targets, containers)
 
 
 def _result(entries: list[Kept], crew: Crew) -> dict[str, Any]:
@@ -103,6 +107,11 @@ def _result(entries: list[Kept], crew: Crew) -> dict[str, Any]:
         "actions": actions,
         "warnings": [],
     }
+
+
+def _swaps(entries: list[Kept], targets: list[Target], engine: Engine) -> list[Swap]:
+    refuse_active(targets, engine)
+    return [_swap_of(entry) for entry in entries]
 
 
 def _swap_of(entry: Kept) -> Swap:
