@@ -80,14 +80,20 @@ def capture(
         mirror.save()
     if way.name != "single":
         found.read_before = _pre_copy(list(frozen.values()), settings.budget)
-    if way.name != "two_pass":
-        for mirror in frozen.values():
-            mirror.flush()  # sharing blocks first writes out what is dirty, which must not happen in the window
     found.before = witness()
     journal.phase("freeze")
     progress.phase("freeze")
     timeouts = settings.timeout, settings.stop_timeout
-    freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, *timeouts)
+
+    def last() -> None:
+        """What the witness and the guard took time for is copied too; sharing blocks first writes out what is dirty."""
+        for mirror in frozen.values():
+            if way.name == "single":
+                mirror.flush()
+            else:
+                found.read_before += mirror.live_pass().bytes_read
+
+    freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, *timeouts, last)
     try:
         refuse_others(engine, plan)
         with freeze:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -31,8 +31,9 @@ class Freeze:
 
     Only what runs is paused or stopped, and only that runs again afterwards; what the user had paused stays so. All
     others among them are watched: one that starts, or restarts, or is resumed meanwhile makes the capture invalid.
-    timeout is in seconds, from the first pause; then the guard resumes all. stop_timeout: seconds that each gets to
-    stop, None for what the container itself says. Raises StackError on entering if a
+    timeout is in seconds, from the first pause; then the guard resumes all. last is called when all is prepared, right
+    before the first container is touched. stop_timeout: seconds that each gets to stop, None for what the container
+    itself says. Raises StackError on entering if a
     container cannot be paused or stopped, and on leaving if the time inside was not one instant; an error of the body
     is passed on, unless the guard's work explains it. In both cases everything that can run runs again first.
 
@@ -60,6 +61,7 @@ class Freeze:
         self._journal = journal
         self._asked = (list(pause), list(stop))
         self._timeout = timeout
+        self._last = last
         self._stop_timeout = stop_timeout
         self._guard: Guard | None = None
         self._watched: list[Mapping[str, Any]] = []
@@ -70,6 +72,7 @@ class Freeze:
     def __enter__(self) -> Freeze:
         pause, stop = self._prepare()
         if not pause and not stop:
+            self._last()
             return self
         try:
             if pause:
@@ -77,6 +80,7 @@ class Freeze:
             self._journal.notes(
                 {"stopped": [_entry(container) for container in stop], "paused": [_entry(c) for c in pause]}
             )
+            self._last()
             self._begun = time.monotonic()
             for container in reversed(stop):
                 self._stopped.insert(0, container)
