@@ -6,6 +6,7 @@ restic's; a restore's downtime beside the stack's own stop and start; and the pe
 build/bench/backup.json, a picture beside it; the exit code says whether all is as promised.
 
     SIZES=1G,5G FILESYSTEMS=ext4,xfs ROUNDS=3     what is measured, and how many changes of 1 %
+    KEEP_SEEDS=1                                  leaves the filled stores in build/ for the next run
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from backup_plot import draw
+from backup_plot import draw, table
 from bench_path import ROOT
 from measured_stack import PORT, PROJECT, Contents, FileSystem, MeasuredStack, Writer, call, data_bytes
 
@@ -258,7 +259,9 @@ def bench() -> int:
                 broken += not holds
                 print(f"{'kept' if holds else 'BROKEN'}: {kind}, {size / 1e9:g} GB: {promise}", flush=True)
     (RESULTS / "backup.svg").write_text(draw(rows))
-    shutil.rmtree(SEEDS, ignore_errors=True)
+    (RESULTS / "backup.md").write_text(table(rows))
+    if "KEEP_SEEDS" not in os.environ:
+        shutil.rmtree(SEEDS, ignore_errors=True)
     return 1 if broken else 0
 
 

@@ -36,6 +36,17 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table, a column for each."""
+    heads = [f"{row['filesystem']}, {row['size_bytes'] / 1e9:.1f} GB" for row in rows]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(rows) + 1) + "|"]
+    for key in rows[0]:
+        if key.endswith("_s"):
+            lines.append(f"| `{key}` | {' | '.join(f'{row[key]:.2f}' for row in rows)} |")
+    peaks = " | ".join(f"{row['peak_rss_bytes'] / 2**20:.0f} MiB" for row in rows)
+    return "\n".join([*lines, f"| `peak_rss_bytes` | {peaks} |", ""])
+
+
 def _panel_height() -> int:
     return 40 + sum(len(bars) * BAR + GAP + 16 for _title, bars in GROUPS)
 
