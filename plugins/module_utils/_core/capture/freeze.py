@@ -51,6 +51,7 @@ class Freeze:
         stop: Sequence[str] = (),
         timeout: float = 60,
         stop_timeout: int | None = None,
+        last: Callable[[], None] = lambda: None,
     ):
         require_local(engine)
         self.window = 0.0
