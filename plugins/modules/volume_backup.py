@@ -94,7 +94,7 @@ options:
       - Which snapshots that this host made of the project to keep once this one is stored. The others are removed.
         Without it, none is.
       - The newest verified snapshots are always kept, whatever is said here, and snapshots of others are never
-        touched.
+        touched. Snapshots of some volumes only are counted by themselves.
     type: dict
     suboptions:
       last:

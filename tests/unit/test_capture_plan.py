@@ -101,6 +101,13 @@ def test_volumes_can_be_named_as_in_the_project_or_as_in_docker(stack: Any) -> N
     assert (plan.stop, plan.pause) == ([identity("neo4j")], [])
 
 
+def test_a_plan_knows_whether_it_is_of_all_volumes(stack: Any) -> None:
+    names = ["openmemory_data", "qdrant_storage", "neo4j_data", "om_neo4j_logs"]
+    assert make_plan(stack, PROJECT).whole
+    assert make_plan(stack, PROJECT, [{"name": name} for name in names]).whole
+    assert not make_plan(stack, PROJECT, [{"name": name} for name in names[1:]]).whole
+
+
 def test_a_container_that_is_to_be_stopped_for_one_volume_is_not_paused_for_another(stack: Any) -> None:
     asked = [{"name": "neo4j_logs", "quiesce": "stop"}, {"name": "neo4j_data", "quiesce": "pause"}]
     for order in (asked, asked[::-1]):

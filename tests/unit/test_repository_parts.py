@@ -221,6 +221,15 @@ def test_the_snapshot_that_is_meant(text: str, number: int) -> None:
     assert choose(THERE, text, "p", "/r") == snapshot(number, *THERE[number - 1].tags[2:])
 
 
+def test_a_snapshot_of_some_volumes_is_only_the_latest_where_there_is_no_other() -> None:
+    some = snapshot(5, "partial=qdrant_storage", "before-update")
+    assert choose([*THERE[:3], some], "latest", "p", "/r") == THERE[2]
+    assert choose([*THERE[:3], some], "2027-01-01", "p", "/r") == THERE[2]
+    assert choose([*THERE[:3], some], "tag:before-update", "p", "/r") == some
+    assert choose([some], "latest", "p", "/r") == some
+    assert some.user_tags == ("before-update",)
+
+
 @pytest.mark.parametrize("text", ["latest", "2027-01-01", "tag:weekly"])
 def test_two_hosts_with_a_stack_of_one_name_keep_to_their_own(text: str) -> None:
     here = [replace(snapshot(2, "weekly"), hostname="here"), replace(snapshot(4, "safety"), hostname="here")]

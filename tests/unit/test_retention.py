@@ -93,3 +93,9 @@ def test_months_and_years_go_by_the_calendar() -> None:
     inside = Snapshot("i", "i", datetime(2023, 3, 30, 1, tzinfo=UTC), (), "h", ())
     outside = Snapshot("o", "o", datetime(2023, 3, 29, tzinfo=UTC), (), "h", ())
     assert removed(Keep(within="1y1m"), newest, inside, outside) == ["o"]
+
+
+def test_backups_of_some_volumes_push_none_of_all_out() -> None:
+    some = [made(hours / 24, QUICK, "partial=openmemory_data") for hours in (1, 2, 3, 4)]
+    whole = [made(1, QUICK), made(2), made(3)]
+    assert removed(Keep(last=2), *some, *whole) == ["3", some[3].id, some[2].id]

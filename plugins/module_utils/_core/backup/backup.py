@@ -132,7 +132,7 @@ class _Backup:
         write_json(staging.manifest, manifest.to_dict())
         journal.phase("commit")
         progress.phase("commit", sum(report.bytes_total for report in captured.reports.values()))
-        commit = self._commit(staging, captured.way)
+        commit = self._commit(plan, staging, captured.way)
         removed = self._retain(commit)
         if request.staging == "discard":
             self._discard(staging)
@@ -217,9 +217,11 @@ class _Backup:
             keys=plan.keys,
         )  # fmt: skip
 
-    def _commit(self, staging: Staging, way: str) -> Commit:
+    def _commit(self, plan: CapturePlan, staging: Staging, way: str) -> Commit:
         request = self.request
         tags = [_MARK, f"project={request.project}", f"way={way}", f"verified={request.verify}", *request.tags]
+        if not plan.whole:
+            tags.append(f"partial={'+'.join(sorted(volume.key for volume in plan.volumes))}")
         done = 0
 
         def tell(bytes_done: int, _total: int) -> None:

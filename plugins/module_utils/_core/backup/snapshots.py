@@ -53,6 +53,7 @@ def snapshots_info(
         and host in (None, each.hostname)
     ]
     regular = [each for each in found if not each.is_safety]
+    regular = [each for each in regular if not each.partial] or regular
     newest_age = (datetime.now(timezone.utc) - regular[0].time).total_seconds() if regular else None
     if newest_only:
         found = regular[:1] or found[:1]

@@ -56,6 +56,7 @@ class CapturePlan:
     containers: dict[str, dict[str, Any]]
     pause: list[str] = field(default_factory=list)
     stop: list[str] = field(default_factory=list)
+    whole: bool = True  # whether volumes are all that the project has
 
     @property
     def keys(self) -> dict[str, str]:
@@ -90,7 +91,7 @@ def make_plan(
     chosen = _chosen(state, project, of_project, asked)
     if asked is None:
         refuse_project(project, state, chosen, containers)
-    plan = CapturePlan(project, [], containers)
+    plan = CapturePlan(project, [], containers, whole=set(of_project) <= set(chosen))
     deadline = time.monotonic() + _MEASURE_SECONDS
     for name, how in chosen.items():
         entry = describe(state.volumes[name], state)

@@ -269,12 +269,13 @@ def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where:
     """Repository.resolve() among snapshots already read (oldest first, all projects).
 
     Where the host has made some of the project, "latest", a tag or a time never finds one that another host made of
-    a stack of the same name; an id does.
+    a stack of the same name, and "latest" or a time none of some volumes only where there is one of all; an id does.
     """
     text = text.strip()
     own = [each for each in snapshots if project in (None, each.project)]
     regular = [each for each in own if not each.is_safety]
     regular = [each for each in regular if each.hostname == host] or regular
+    whole = [each for each in regular if not each.partial] or regular
     if not own:
         others = sorted({each.project for each in snapshots})
         hint = f"; it has some of {', '.join(others)}" if others else ""
@@ -282,7 +283,7 @@ def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where:
             f"The repository {where} has no snapshot of the stack {project or ''}{hint}: make a backup first."
         )
     if text in ("", "latest"):
-        found = regular[-1:]
+        found = whole[-1:]
     elif text.startswith("tag:"):
         found = [each for each in regular if text[4:] in each.tags][-1:]
     else:
@@ -296,7 +297,7 @@ def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where:
                     f"give the project {foreign[0].project}."
                 )
             moment = _moment(text)
-            found = [each for each in regular if moment and each.time <= moment][-1:]
+            found = [each for each in whole if moment and each.time <= moment][-1:]
         elif len(found) > 1:
             raise StackError(f"snapshot {text} fits {len(found)} snapshots: give more digits of the id.")
     if found:

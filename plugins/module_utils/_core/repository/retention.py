@@ -67,10 +67,11 @@ def to_remove(
 ) -> list[Snapshot]:
     """The snapshots of one project that the policy does not keep, oldest first.
 
-    Never the newest, never the newest verified (quick or full) nor the newest fully verified one, never a safety
-    snapshot younger than safety_days, and nothing at all where keep is empty. Counting goes by snapshots, not by the
-    calendar, and within is measured from the newest one: days without a backup remove nothing. StackError where
-    snapshots are of several projects.
+    It counts snapshots of all volumes, and those of each choice of some by themselves. Of each, never the newest, never
+    the newest verified (quick or full) nor the newest fully verified one; never a safety snapshot younger than
+    safety_days, and nothing at all where keep is empty. Counting goes by snapshots, not by the calendar, and within is
+    measured from the newest one: days without a backup remove nothing. StackError where snapshots are of several
+    projects.
     """
     projects = sorted({each.project for each in snapshots})
     if len(projects) > 1:
@@ -79,7 +80,10 @@ def to_remove(
         return []
     newest_first = sorted(snapshots, key=lambda each: each.time, reverse=True)
     regular = [each for each in newest_first if not each.is_safety]
-    kept = {each.id for each in _kept_by_policy(regular, keep)} | _protected(regular)
+    kept = set()
+    for partial in {each.partial for each in regular}:  # some volumes never stand in for a backup of all
+        group = [each for each in regular if each.partial == partial]
+        kept |= {each.id for each in _kept_by_policy(group, keep)} | _protected(group)
     young = now - timedelta(days=safety_days)
     kept |= {each.id for each in newest_first if each.is_safety and each.time > young}
     return [each for each in reversed(newest_first) if each.id not in kept]

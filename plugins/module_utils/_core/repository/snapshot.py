@@ -60,8 +60,13 @@ class Snapshot:
         return SAFETY in self.tags
 
     @property
+    def partial(self) -> str:
+        """Which volumes it holds, where the project had more; "" for all of them."""
+        return self._value("partial")
+
+    @property
     def user_tags(self) -> tuple[str, ...]:
-        own = ("project=", "way=", "verified=")
+        own = ("project=", "way=", "verified=", "partial=")
         return tuple(tag for tag in self.tags if tag not in (OURS, SAFETY) and not tag.startswith(own))
 
     def _value(self, key: str) -> str:
