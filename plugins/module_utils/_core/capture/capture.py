@@ -92,10 +92,10 @@ def capture(
                 mirror.flush()
             else:
                 found.read_before += mirror.live_pass().bytes_read
+        refuse_others(engine, plan)  # outside of the window, and as near to it as can be
 
     freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, *timeouts, last)
     try:
-        refuse_others(engine, plan)
         with freeze:
             for key, mirror in frozen.items():
                 found.reports[key] = mirror.frozen_pass(settings.timeout)
