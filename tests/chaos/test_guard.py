@@ -358,3 +358,17 @@ def test_a_module_of_ansible_dies(sleepers: Sleepers, tmp_path: Path) -> None:
     until = time.monotonic() + GONE_S
     while subprocess.run(["pgrep", "-f", f"{tmp_path}/run"], check=False, capture_output=True).stdout:
         assert time.monotonic() < until
+
+
+def test_an_engine_that_is_slow_to_unpause_lengthens_nobody_else_s_freeze(
+    sleepers: Sleepers, engine: Recording, places: Places
+) -> None:
+    """Seen under load: a health check that froze with its container held the unpause for its timeout, 5 s."""
+    slow = 3.0
+    engine.before["unpause b"] = lambda: time.sleep(slow)
+    frozen = freeze(engine, places)
+    with frozen:
+        pass
+    assert frozen.window < slow, "the freezer was not opened without the engine"
+    assert sleepers.states() == RUN
+    assert sleepers.guards(GONE_S) == ""

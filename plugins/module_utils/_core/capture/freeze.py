@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
@@ -16,9 +18,12 @@ from ..errors import NotFoundError, StackError
 from ..operation.journal import Journal
 from ..operation.places import Places, require_local
 from .guard import Guard, find_freezer
+from .guard_process import Docker, is_frozen, resume, set_freezer
 from .order import name_of, start_order
 
 TRIES = 3
+PATIENCE_S = 0.3  # for an unpause, which takes 0.02 to 0.05 s where nothing is in its way
+BOOKKEEPING_S = 10.0
 _FIRED = {
     "deadline": "The copy took longer than freeze_timeout ({timeout:g} s), so the guard resumed the containers",
     "engine": "The Docker engine ended during the freeze, so the guard resumed the containers",
@@ -65,6 +70,7 @@ class Freeze:
         self._last = last
         self._stop_timeout = stop_timeout
         self._guard: Guard | None = None
+        self._orders: dict[str, dict[str, Any]] = {}
         self._watched: list[Mapping[str, Any]] = []
         self._paused: list[Mapping[str, Any]] = []  # in start order, as all lists here
         self._stopped: list[Mapping[str, Any]] = []
@@ -154,6 +160,7 @@ class Freeze:
             {**_entry(container), "freezer": find_freezer(container["State"]["Pid"], container["Id"])}
             for container in pause
         ]
+        self._orders = {order["id"]: order for order in orders}
         self._guard = Guard(self._engine, self._places, str(self._journal.data["id"]), self._timeout)
         self._guard.arm(orders)
 
@@ -226,10 +233,11 @@ class Freeze:
         trouble: list[str] = []
         try:
             fired = guard.fired if guard is not None else None
-            stuck = [] if fired and not failed else [c for c in self._paused if not self._unpause(c)]
+            workers = [] if fired and not failed else [self._let_run(container) for container in self._paused]
             trouble += [sentence for c in self._stopped for sentence in self._start(c)]
             if self._begun is not None:
                 self.window = time.monotonic() - self._begun
+            stuck = [container for container, result in zip(self._paused, workers) if not result()]
             late = not fired and bool(stuck or (failed and self._paused))
             if guard is not None and late:
                 guard.fire()
@@ -247,7 +255,31 @@ class Freeze:
         self._paused, self._stopped, self._begun = [], [], None
         return " ".join(trouble) or None
 
-    def _unpause(self, container: Mapping[str, Any]) -> bool:
+    def _let_run(self, container: Mapping[str, Any]) -> Callable[[], bool]:
+        """Let a container run; what is returned waits until the engine knows it, and tells whether it does.
+
+        The engine can be waiting for a health check that was started as the container froze, and that is frozen with
+        it: seen to hold an unpause for 5 s, the check's timeout. So the freezer is opened without it.
+        """
+        order = self._orders.get(container["Id"], {})
+        known: Future[bool] = Future()
+
+        def work() -> None:
+            try:
+                known.set_result(self._unpause(container, order))
+            except BaseException as error:  # for the thread that waits, whatever it is
+                known.set_exception(error)
+
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        worker.join(PATIENCE_S)
+        if worker.is_alive():
+            set_freezer(order, "thaw")
+        else:
+            known.result()
+        return known.result
+
+    def _unpause(self, container: Mapping[str, Any], order: dict[str, Any]) -> bool:
         for attempt in range(TRIES):
             if attempt:
                 time.sleep(0.1)
@@ -259,6 +291,8 @@ class Freeze:
             except StackError:
                 if self._is(container, "Paused") is False:
                     return True
+                if order.get("freezer") and not is_frozen(order):
+                    return resume(Docker(self._engine.docker_host[len("unix://") :]), order, BOOKKEEPING_S)
         return False
 
     def _start(self, container: Mapping[str, Any]) -> list[str]:
