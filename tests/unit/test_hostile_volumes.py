@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.proof.checks import check_volume
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.swap import is_hidden
 from ansible_collections.openmemory.stack.plugins.module_utils._core.stores import qdrant, sqlite
 
 ROWS = 1000
@@ -99,3 +100,16 @@ def test_deep_json_and_pipes_in_qdrants_storage_are_findings(tmp_path: Path) -> 
         assert found is not None
         assert any("no readable segment.json" in finding for finding in found.findings)
         check_volume("qdrant", str(tmp_path / str(number)), str(tmp_path / "scratch"))
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        (".openmemory-stack-20261125t021500-3fa9c1", True),
+        (".openmemory-stack-", False),
+        (".openmemory-stack-memories", False),
+        (".openmemory-stack-20261125t021500-3fa9c1.db", False),
+    ],
+)
+def test_no_other_name_is_left_out_of_a_backup(name: str, hidden: bool) -> None:
+    assert is_hidden(name) == hidden

@@ -15,7 +15,7 @@ from ..engine import Engine
 from ..operation.journal import Journal
 from ..operation.places import Places
 from ..operation.progress import Progress
-from ..restore.swap import HIDDEN  # old data that a restore keeps inside a mount point
+from ..restore.swap import is_hidden  # old data that a restore keeps inside a mount point
 from .freeze import Freeze
 from .mirror import Mirror, PassReport
 from .plan import CapturePlan, PlannedVolume, refuse_others
@@ -117,7 +117,7 @@ def _mirror(volume: PlannedVolume, way: Way, staging: Staging, settings: Capture
         staging.index(volume.key),
         clone=way.clone[volume.key],
         compare=settings.compare,
-        excluded=[name for name in os.listdir(volume.path) if name.startswith(HIDDEN)],
+        excluded=[name for name in os.listdir(volume.path) if is_hidden(name)],
         on_bytes=progress.advance,
     )
 

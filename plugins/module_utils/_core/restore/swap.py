@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import errno
 import os
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +23,8 @@ from typing import Any
 from ..errors import StackError
 from ..operation.durable_json import sync_directory
 
-HIDDEN = ".openmemory-stack-"  # names of ours inside a volume start so; captures leave them out
+HIDDEN = ".openmemory-stack-"  # names of ours inside a volume start so, and end as an operation's id
+_HIDDEN_NAME = re.compile(re.escape(HIDDEN) + r"[0-9]{8}t[0-9]{6}-[0-9a-f]{6}")
 _LOST = "lost+found"
 
 
@@ -178,12 +180,17 @@ def in_root_moves(root: str, new: str, old: str) -> list[Move]:
 
     Names of ours stay where they are, and the file system's own in the root of a mount.
     """
-    going = {name for name in os.listdir(root) if not name.startswith(HIDDEN) and name != _LOST}
+    going = {name for name in os.listdir(root) if not is_hidden(name) and name != _LOST}
     coming = {name for name in os.listdir(new) if name != _LOST}
     return [
         Move(os.path.join(root, name), os.path.join(new, name), os.path.join(old, name), name in going, name in coming)
         for name in sorted(going | coming)
     ]
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name in the root of a volume is a directory of ours; captures and swaps leave those alone, no other."""
+    return _HIDDEN_NAME.fullmatch(name) is not None
 
 
 def _rename(source: str, target: str) -> None:
