@@ -230,31 +230,13 @@ bytes_changed:
   type: int
   sample: 5242880
 exports:
-  description: The files below C(export) in the snapshot, which any tool can read.
+  description:
+    - The files below C(export) in the snapshot, which any tool can read, each with C(store), C(key) (the volume),
+      C(name) (database or collection), C(path) (relative to C(export)) and C(bytes).
   returned: when a snapshot was made
   type: list
   elements: dict
-  contains:
-    store:
-      description: V(sqlite), V(qdrant) or V(neo4j).
-      type: str
-      sample: neo4j
-    key:
-      description: Name of the volume inside the project.
-      type: str
-      sample: neo4j_data
-    name:
-      description: Database or collection.
-      type: str
-      sample: system
-    path:
-      description: Path relative to C(export).
-      type: str
-      sample: neo4j/neo4j_data/system.dump
-    bytes:
-      description: Its size.
-      type: int
-      sample: 183296
+  sample: [{store: neo4j, key: neo4j_data, name: system, path: neo4j/neo4j_data/system.dump, bytes: 183296}]
 bytes_stored:
   description: Bytes that the repository grew by, compressed and encrypted.
   returned: when a snapshot was made

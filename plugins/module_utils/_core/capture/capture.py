@@ -20,9 +20,10 @@ from .freeze import Freeze
 from .mirror import Mirror, PassReport
 from .plan import CapturePlan, PlannedVolume, refuse_others
 from .staging import Staging
-from .way import COPY_RATE, Way
+from .way import Way
 
 _MOST_LIVE_PASSES = 4
+_SHORT_PASS_S = 1.0  # what is written meanwhile is little, and another pass costs as much again
 
 
 @dataclass
@@ -79,7 +80,7 @@ def capture(
         found.reports[key] = mirror.live_pass()
         mirror.save()
     if way.name != "single":
-        found.read_before = _pre_copy(list(frozen.values()), settings.budget)
+        found.read_before = _pre_copy(list(frozen.values()))
     found.before = witness()
     journal.phase("freeze")
     progress.phase("freeze")
@@ -122,13 +123,14 @@ def _mirror(volume: PlannedVolume, way: Way, staging: Staging, settings: Capture
     )
 
 
-def _pre_copy(mirrors: list[Mirror], budget: float) -> int:
-    """Pass after pass, until what moved during the last one fits the budget or passes stop helping."""
-    total, last = 0, None
+def _pre_copy(mirrors: list[Mirror]) -> int:
+    """Pass after pass, until one is short or passes stop helping; one more comes right before the window."""
+    total, before = 0, None
     for _number in range(_MOST_LIVE_PASSES):
-        read = sum(mirror.live_pass().bytes_read for mirror in mirrors)
+        reports = [mirror.live_pass() for mirror in mirrors]
+        read = sum(report.bytes_read for report in reports)
         total += read
-        if read <= budget * COPY_RATE / 4 or (last is not None and read > last * 0.7):
+        if sum(report.seconds for report in reports) <= _SHORT_PASS_S or (before is not None and read > before * 0.7):
             break
-        last = read
+        before = read
     return total

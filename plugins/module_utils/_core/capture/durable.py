@@ -80,7 +80,7 @@ def can_clone(source_dir: str, target_dir: str) -> bool:
             made.write(b"x" * 4096)
         for sample in (first, _any_file(source_dir)):
             if sample:
-                with open(sample, "rb") as source, open(second, "wb") as target:
+                with open(sample, "rb", opener=_plain) as source, open(second, "wb") as target:
                     fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
     except OSError:
         return False
@@ -89,6 +89,11 @@ def can_clone(source_dir: str, target_dir: str) -> bool:
             with suppress(FileNotFoundError):
                 os.unlink(name)
     return True
+
+
+def _plain(path: str, flags: int) -> int:
+    """What was a regular file when it was looked at may be a link or a pipe by now."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _any_file(directory: str) -> str | None:

@@ -84,10 +84,10 @@ class Freeze:
         try:
             if pause:
                 self._arm(pause)
+            self._last()
             self._journal.notes(
                 {"stopped": [_entry(container) for container in stop], "paused": [_entry(c) for c in pause]}
             )
-            self._last()
             self._begun = time.monotonic()
             for container in reversed(stop):
                 self._stopped.insert(0, container)
