@@ -268,7 +268,6 @@ volumes:
         driver_opts:
           description: Options of the driver.
           type: dict
-          sample: {}
         labels:
           description: Labels.
           type: dict
@@ -280,11 +279,9 @@ volumes:
         uid:
           description: Owner of its root directory.
           type: int
-          sample: 0
         gid:
           description: Group of its root directory.
           type: int
-          sample: 0
         mode:
           description: Mode of its root directory.
           type: str
@@ -304,7 +301,6 @@ volumes:
         allocated_bytes:
           description: Bytes that the files take on disk.
           type: int
-          sample: 143654912
         files:
           description: How many files there are.
           type: int
@@ -331,7 +327,6 @@ removed:
   returned: when a snapshot was made
   type: list
   elements: str
-  sample: []
 actions:
   description: What was done, in order; in check mode, what would be.
   returned: success

@@ -35,11 +35,6 @@ def check(path: str, scratch: str, level: str = "full") -> CheckResult:
     return result
 
 
-def clean(path: str) -> list[str]:
-    """Nothing of Neo4j's has to go before a restored copy is used: its locks are held on open files, not by names."""
-    return []
-
-
 def _check_database(directory: str, name: str, result: CheckResult) -> None:
     files = {entry.name: entry for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)}
     if not any(file == "neostore" or file.startswith("block.") for file in files):

@@ -40,11 +40,6 @@ def check(path: str, scratch: str, level: str = "full") -> CheckResult:
     return result
 
 
-def clean(path: str) -> list[str]:
-    """Nothing of Qdrant's has to go before a restored copy is used: the server itself drops drafts at its start."""
-    return []
-
-
 def _check_shard(shard: str, label: str, result: CheckResult) -> None:
     if not os.path.isdir(os.path.join(shard, "segments")):
         _note(result, f"shard {label} has no segments directory.")
