@@ -156,7 +156,7 @@ class _Backup:
 
     def _capture(self, plan: CapturePlan, way: Way, staging: Staging, opened: Future[None] | None) -> Captured:
         asked = self.request
-        settings = CaptureSettings(asked.compare, asked.freeze_timeout, asked.freeze_budget, asked.stop_timeout)
+        settings = CaptureSettings(asked.compare, asked.freeze_timeout, asked.stop_timeout)
 
         def witness() -> dict[str, Any]:
             if opened is not None:

@@ -45,14 +45,13 @@ class Captured:
 
 @dataclass
 class CaptureSettings:
-    """timeout: seconds after which the guard resumes everything; budget: seconds that a copy in the window may take.
+    """timeout: seconds after which the guard resumes everything.
 
     stop_timeout: seconds that a container gets to stop, None for what the container itself says.
     """
 
     compare: bool = False
     timeout: float = 60.0
-    budget: float = 0.3
     stop_timeout: int | None = None
 
 
