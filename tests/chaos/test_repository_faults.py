@@ -61,7 +61,7 @@ class Case:
         )
 
     def commit(self, repository: Repository | None = None) -> str:
-        return (repository or self.repository()).commit(str(self.staging), NAMES, TAGS).snapshot_id
+        return str((repository or self.repository()).commit(str(self.staging), NAMES, TAGS).snapshot_id)
 
     def restore(self, target: Path | None = None) -> None:
         self.repository().restore(self.snapshot, "/volumes/a", str(target or self.home / "target"))

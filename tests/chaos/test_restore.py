@@ -132,7 +132,8 @@ class Stack:
         return str(backup.run(request, self.engine, Progress())["snapshot_id"])
 
     def restore(self, **asked: Any) -> dict[str, Any]:
-        return restore.run(replace(self.request, **asked), self.engine, Progress())
+        found: dict[str, Any] = restore.run(replace(self.request, **asked), self.engine, Progress())
+        return found
 
     def trees(self) -> dict[str, Any]:
         return {name: tree(self.root(name)) for name in VOLUMES}

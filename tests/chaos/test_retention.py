@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.password import ensure_password
@@ -17,7 +18,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.
 
 NEWEST = datetime(2026, 3, 31, 23, 30, tzinfo=UTC)
 HOURS_AGO = [0, 1, 1.2, 5, 23.4, 23.6, 47, 48, 80, 160, 168, 169, 700, 744, 800, 1500, 2300, 8700, 8800, 17600, 26400]
-POLICIES = [
+POLICIES: list[dict[str, Any]] = [
     {"last": 4},
     {"hourly": 5},
     {"daily": 4, "hourly": 2},

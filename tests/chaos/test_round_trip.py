@@ -163,7 +163,7 @@ def staging(tmp_path: Path) -> Path:
 
 def commit(repository: Repository, staging: Path) -> str:
     names = ["manifest.json", "listing.jsonl", "volumes"]
-    return repository.commit(str(staging), names, ["openmemory-stack", "project=p"]).snapshot_id
+    return str(repository.commit(str(staging), names, ["openmemory-stack", "project=p"]).snapshot_id)
 
 
 def test_every_kind_of_file_comes_back_exactly(repository: Repository, staging: Path, tmp_path: Path) -> None:
