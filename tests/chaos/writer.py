@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 PAGE = 4096
@@ -107,7 +108,9 @@ def names(root: Path, dice: random.Random) -> Callable[[], None]:
                 os.link(path, other)
             case 8:
                 drop(path)
-                dice.choice([lambda: path.symlink_to(f"to{dice.randrange(99)}"), lambda: os.mkfifo(path), path.mkdir])()
+                link = partial(path.symlink_to, f"to{dice.randrange(99)}")
+                makers: list[Callable[[], None]] = [link, partial(os.mkfifo, path), path.mkdir]
+                dice.choice(makers)()
             case 9:
                 os.chmod(path, dice.choice([0o600, 0o4711, 0o1755, 0o2640]), follow_symlinks=False)
             case 10:
