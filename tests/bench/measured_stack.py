@@ -279,7 +279,8 @@ class Contents:
     def _database(self) -> Iterator[sqlite3.Connection]:
         """A transaction, and the connection closed after it."""
         path = self.stack.places["openmemory_data"] / "openmemory.db"
-        with closing(sqlite3.connect(path, timeout=60)) as database, database:
+        database = sqlite3.connect(path, timeout=60)
+        with closing(database), database:
             yield database
 
     def _nodes(self, numbers: Sequence[int]) -> None:

@@ -96,7 +96,10 @@ def names(root: Path, dice: random.Random) -> Callable[[], None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         match dice.randrange(14):
             case 0 | 1 | 2 | 3:
-                path.write_bytes(dice.randbytes(dice.randrange(20000)))
+                # not blocking: the name may be a pipe by now, and nobody reads from it
+                file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o644)
+                with open(file, "wb") as content:
+                    content.write(dice.randbytes(dice.randrange(20000)))
             case 4:
                 drop(path)
             case 5:

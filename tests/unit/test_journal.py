@@ -166,9 +166,9 @@ def test_recovery(places: Places, journal: Journal, noted: Any, states: dict[str
 
 def test_one_container_that_does_not_start_keeps_no_other_down(places: Places, journal: Journal) -> None:
     class Broken(Docker):
-        def start(self, container: str) -> None:
-            super().start(container)
-            if container == "a":
+        def start(self, name: str) -> None:
+            super().start(name)
+            if name == "a":
                 raise StackError("port 8765 is taken.")
 
     journal.note("stopped", entries("a", "b"))

@@ -90,7 +90,7 @@ class Pass:
                     self._vanished(f"{path}{name}")
                     continue
                 seen.add(name)
-                if entry.is_dir(follow_symlinks=False):
+                if stat.S_ISDIR(found.st_mode):  # not entry.is_dir(): that may be of what had the name before
                     inside.append((name, found))
                     continue
                 files += 1
@@ -191,8 +191,10 @@ class Pass:
         _add(name, place, known)
         try:
             copy_special(source, place.descriptor, name, found)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINVAL):  # EINVAL: no symbolic link any more
+        except OSError:
+            if not _is_still(
+                found, name, source
+            ):  # a link that is a file by now cannot be read, nor a pipe have its attributes
                 raise _VanishedError from None
             raise
 
@@ -291,6 +293,15 @@ def _add(name: str, place: Place, known: Directory) -> None:
     """An entry of the copy is about to be made or removed: neither it nor its directory is vouched for any longer."""
     place.touched = True
     known.own = known.entries[name] = None
+
+
+def _is_still(found: os.stat_result, name: str, directory: int) -> bool:
+    """Whether the name is what it was: the same inode, of the same type."""
+    try:
+        now = os.lstat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(now, found) and stat.S_IFMT(now.st_mode) == stat.S_IFMT(found.st_mode)
 
 
 def _open_source(name: str, directory: int) -> int:
