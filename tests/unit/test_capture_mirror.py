@@ -12,12 +12,13 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import durable, index, mirror
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import durable, index, mirror, passing
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import Mirror, needed
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.filesystem import Mount, MountTable
@@ -336,6 +337,37 @@ def test_a_change_while_reading(scene: Scene, event: str) -> None:
     assert str(raised.value).startswith(sentence.format(scene.source))
     assert one.frozen_pass().files == len(os.listdir(scene.source))
     assert one.verify() == []
+
+
+@pytest.mark.parametrize(("before", "after"), [("file", "directory"), ("directory", "file"), ("pipe", "file")])
+def test_a_name_that_becomes_something_else_between_listing_and_reading(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, before: str, after: str
+) -> None:
+    make: dict[str, Callable[[Path], object]] = {"file": Path.touch, "directory": Path.mkdir, "pipe": os.mkfifo}
+    changing = scene.source / "changing"
+    make[before](changing)
+    listed = os.scandir
+
+    @contextmanager
+    def scandir(directory: Any) -> Iterator[Any]:
+        with listed(directory) as listing:
+            entries = list(listing)
+        if pending.pop("once", None):
+            remove_any(changing)
+            make[after](changing)
+        yield iter(entries)
+
+    pending = {"once": True}
+    monkeypatch.setattr(passing.os, "scandir", scandir)
+    one = scene.mirror()
+    one.live_pass()
+    monkeypatch.undo()
+    one.frozen_pass()
+    assert one.verify() == []
+
+
+def remove_any(path: Path) -> None:
+    path.rmdir() if path.is_dir() else path.unlink()
 
 
 REFUSED: dict[str, tuple[Callable[[Scene], Any], str]] = {
