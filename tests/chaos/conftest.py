@@ -10,6 +10,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from restore_stack import image, made, snapshot, stack
+
+__all__ = ["image", "made", "snapshot", "stack"]  # fixtures
 
 LAB = Path(__file__).resolve().parents[2] / "build" / "lab"
 NEWER_HOST = "127.0.1.2"  # lab2: the newer of the two Debians

@@ -145,7 +145,7 @@ class NoEngine(Engine):
     [
         ("fetching", False, "old", False),  # what was fetched goes
         ("swapping", False, "old", False),
-        ("swapping", True, "old", False),  # not accepted: back
+        ("swapping", True, "old", True),  # not accepted: back, and what was live is kept
         ("accepted", True, "new", True),  # accepted: finished
     ],
 )
@@ -163,7 +163,7 @@ def test_undo_ends_at_one_of_two_ends(
         assert Path(swap.root, "db").read_text() == data
         assert os.path.lexists(swap.beside) == left
         assert [entry.path for entry in kept.load(places)] == ([swap.beside] if left else [])
-    assert sorted(os.listdir(swap.beside) if left else []) == (["old"] if left else [])
+    assert sorted(os.listdir(swap.beside) if left else []) == ([("new", "old")[stage == "accepted"]] if left else [])
 
 
 def test_undo_leaves_old_data_whatever_the_record_says(places: Places, tmp_path: Path) -> None:
@@ -190,3 +190,109 @@ def test_what_runs_on_the_old_data_again_is_not_stopped_by_the_next_undo(
     for _round in range(2):
         undo(NoEngine(), journal)
     assert stopped == [["1"]]
+
+
+def written_to(places: Places, tmp_path: Path, *names: str) -> tuple[Journal, list[Swap]]:
+    """A restore that died after its containers were started on the new data, and were told that a write is done."""
+    swaps = [swap_in(tmp_path / name) for name in names]
+    journal = Journal.begin(places, "restore", ID)
+    for swap in swaps:
+        swap.forward()
+        Path(swap.root, "db").write_text("new, and a client's write")
+    journal.note("restore", record_of(places, *swaps, stage="swapping").as_json())
+    return journal, swaps
+
+
+def test_what_clients_wrote_to_the_new_data_is_kept_and_said(places: Places, tmp_path: Path) -> None:
+    journal, (swap,) = written_to(places, tmp_path, "v")
+    back, sentence = undo(NoEngine(), journal)
+    assert back == "Brought the old data of the volume v back."
+    assert f"is kept in {swap.beside} until " in sentence
+    (entry,) = kept.load(places)
+    assert (entry.path, entry.snapshot) == (swap.beside, "5f0c")
+    assert entry.until - entry.created == kept.LEAST_KEPT_S
+    assert Path(swap.beside, "new/db").read_text() == "new, and a client's write"
+    kept.purge_expired(places)
+    (move,) = [Move(move.live, move.old, move.new, True, True) for move in entry.swap.moves]
+    Swap("v", "v", swap.root, swap.beside, [move]).forward()  # as undo of the command has it
+    assert Path(swap.root, "db").read_text() == "new, and a client's write"
+    assert Path(swap.beside, "old/db").read_text() == "old"
+
+
+def test_as_long_as_the_restore_would_have_kept_the_old_data(places: Places, tmp_path: Path) -> None:
+    journal, _swaps = written_to(places, tmp_path, "v")
+    journal.note("restore", {"keep_seconds": 7 * kept.LEAST_KEPT_S})
+    undo(NoEngine(), journal)
+    (entry,) = kept.load(places)
+    assert entry.until - entry.created == 7 * kept.LEAST_KEPT_S
+
+
+@pytest.mark.parametrize("dies_in", ["back", "note", "save", "_remove_tree"])
+def test_what_clients_wrote_is_kept_though_the_undo_dies_too(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str
+) -> None:
+    journal, swaps = written_to(places, tmp_path, "one", "two")
+    for swap in swaps:
+        (Path(swap.beside) / "meta").mkdir()
+    where = {"back": Swap, "note": Journal, "save": kept, "_remove_tree": undoing}[dies_in]
+    act, done = getattr(where, dies_in), []
+
+    def dying(*arguments: object) -> object:
+        if len(done) == 1:  # the second time, before it
+            raise KeyboardInterrupt
+        done.append(act(*arguments))
+        if dies_in == "save":  # after it
+            raise KeyboardInterrupt
+        return done[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, dies_in, dying)
+        with pytest.raises(KeyboardInterrupt):
+            undo(NoEngine(), journal)
+    found = Journal.load(places)
+    assert found is not None
+    undo(NoEngine(), found)
+    assert sorted(entry.path for entry in kept.load(places)) == sorted(swap.beside for swap in swaps)
+    for swap in swaps:
+        assert Path(swap.root, "db").read_text() == "old"
+        assert Path(swap.beside, "new/db").read_text() == "new, and a client's write"
+        assert os.listdir(swap.beside) == ["new"]
+
+
+def test_the_stores_that_were_not_in_yet_are_kept_with_those_that_were(places: Places, tmp_path: Path) -> None:
+    journal, (one, two) = written_to(places, tmp_path, "one", "two")
+    os.rename(two.root, Path(two.beside) / "new")  # as if it had died between two volumes
+    os.rename(Path(two.beside) / "old", two.root)
+    undo(NoEngine(), journal)
+    assert [entry.path for entry in kept.load(places)] == [one.beside, two.beside]
+
+
+class OneVolume(NoEngine):
+    def __init__(self, place: str):
+        super().__init__()
+        self.place = place
+        self.removed: list[str] = []
+
+    def inspect_volume(self, name: str) -> dict[str, object]:
+        return {"Name": name, "Options": {}, "Mountpoint": self.place}
+
+    def remove_volume(self, name: str) -> None:
+        self.removed.append(name)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_volume_that_the_restore_made_stays_with_what_is_kept_of_it(
+    places: Places, tmp_path: Path, swapped: bool
+) -> None:
+    """Docker removes the directory of a volume with all that is in it."""
+    swap = swap_in(tmp_path / "v")
+    os.unlink(Path(swap.root) / "db")
+    if swapped:
+        swap.forward()
+    journal = Journal.begin(places, "restore", ID)
+    record = record_of(places, swap, stage="swapping")
+    journal.note("restore", {**record.as_json(), "created": ["v"]})
+    engine = OneVolume(swap.root)
+    undo(engine, journal)
+    assert engine.removed == ([] if swapped else ["v"])
+    assert os.path.lexists(swap.beside) == swapped

@@ -232,3 +232,66 @@ def test_a_link_in_place_of_a_directory_leads_no_rename_out_of_the_volume(tmp_pa
     with pytest.raises(StackError, match="conf: is a link by now"):
         (made.back if swapped else made.forward)()
     assert (tmp_path / "etc/passwd").read_text() == "of the host"
+
+
+MADE_SINCE = {
+    whole: ("other-made", "sub/made"),
+    in_root: ("made", "gone", "sub/made"),  # gone: of the old data, and made again
+    one_path: ("db-wal", "db-shm"),
+}
+
+
+@pytest.mark.parametrize("shape", MADE_SINCE)
+def test_what_was_made_beside_the_new_data_goes_with_it(tmp_path: Path, shape: Callable[[Path], Swap]) -> None:
+    """Killed at every step of the way back, too, and never in the old data; then it can be swapped in again."""
+    step = 0
+    while True:
+        top = tmp_path / str(step)
+        made = shape(top)
+        old = tree(Path(made.root))
+        made.forward()
+        for name in MADE_SINCE[shape]:
+            fill(Path(made.root), **{name.replace("/", "__"): f"a client's {name}"})
+        assert made.lived()
+        killed = False
+        try:
+            with killed_at(step, before=False):
+                made.back()
+        except Killed:
+            killed = True
+        found = Swap.from_json(json.loads(json.dumps(made.as_json())))
+        found.back()
+        assert without_ours(tree(Path(made.root))) == without_ours(old)
+        assert not found.lived()
+        assert not found.back()
+        turned = found.turned()
+        assert turned.keeps_old
+        assert (turned.before, turned.after) == (made.after, made.before)
+        for name in MADE_SINCE[shape]:
+            place = next(
+                Path(move.old) / os.path.relpath(Path(made.root) / name, move.live)
+                for move in turned.moves
+                if move.had_live and f"{made.root}/{name}/".startswith(f"{move.live}/")
+            )
+            assert place.read_text() == f"a client's {name}"
+        if not killed:
+            break
+        step += 1
+    assert step >= len(MADE_SINCE[shape])
+
+
+def without_ours(found: dict[str, Any]) -> dict[str, Any]:
+    """The names in a volume that are not of restores."""
+    return {name: about for name, about in found.items() if not name.startswith(".openmemory-") and name != "."}
+
+
+def test_old_data_that_came_back_is_left_alone_whatever_is_made_in_it(tmp_path: Path) -> None:
+    """The way back was done, the run died before it said so, and the engine started the containers on the old data."""
+    made = in_root(tmp_path)
+    made.forward()
+    Path(made.root, "added").unlink()  # of the new data: its move can never be told from one that is not done
+    made.back()
+    fill(Path(made.root), journal="of the old data")
+    now = tree(Path(made.root))
+    assert not made.back()
+    assert tree(Path(made.root)) == now

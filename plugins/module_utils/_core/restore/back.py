@@ -27,8 +27,6 @@ from .restore import new_id
 from .swap import Move, Record, Root, Swap, in_root_moves
 from .targets import Target, existing_target, refuse_active, refuse_foreign
 
-_LEAST_KEPT_S = 86400.0
-
 
 def run(
     project: str,
@@ -57,7 +55,7 @@ def run(
         record = Record(str(journal.data["id"]), entries[0].snapshot, places.state)
         exchange = Exchange(crew, journal, record, progress, None, wait_timeout)
         # what the restore had brought has lived on since: it is kept as long again, from now
-        keep_seconds = max(_LEAST_KEPT_S, entries[0].until - entries[0].created)
+        keep_seconds = max(kept.LEAST_KEPT_S, entries[0].until - entries[0].created)
         try:
             downtime = exchange.run(
                 lambda: _swaps(entries, targets, engine), bool(crew.ids), lambda: "", lambda: None, keep_seconds
@@ -78,7 +76,7 @@ def _plan(engine: Engine, places: Places) -> tuple[list[Kept], list[Target], Cre
     targets = []
     for entry in entries:
         if entry.swap.volume not in state.volumes:
-            raise StackError(f"The volume {entry.swap.volume} is gone; its old data is in {entry.path}/old.")
+            raise StackError(f"The volume {entry.swap.volume} is gone; what was kept of it is in {entry.path}.")
         if not os.path.isdir(entry.path):
             raise StackError(f"{entry.path}, where the old data of {entry.swap.volume} was kept, is gone.")
         target = existing_target(entry.swap.key, entry.swap.volume, {}, state)

@@ -15,6 +15,7 @@ from ..operation.journal import Journal
 from ..operation.places import Places
 from ..operation.progress import Progress
 from ..operation.recover import recover
+from . import kept
 from .crew import Crew
 from .swap import Record, Swap
 from .undo import ACCEPTED, KEY, SWAPPING, finish, undo
@@ -59,6 +60,7 @@ class Exchange:
         self._phase("swap")  # nothing slow from here to the start: renames, and the journal before them
         self.record.swaps = make_swaps()
         self.record.stage = SWAPPING
+        self.record.keep_seconds = keep_seconds or 0.0
         self.note()
         for swap in self.record.swaps:
             swap.forward()
@@ -100,9 +102,12 @@ def take_back(
     """Everything as before, also for Ctrl-C. Raises StackError with the reason and what was done, for a StackError."""
     stage = (journal.data.get(KEY) or {}).get("stage")
     unhealthy = ""
+    taken_out: list[str] = []
     try:
         if stage == SWAPPING:
             undo(engine, journal)
+            operation = journal.data["id"]
+            taken_out = [entry.taken_out() for entry in kept.load(places) if entry.operation == operation]
             if isinstance(error, StackError):
                 unhealthy = _start_again(crew, wait_timeout)
         recover(engine, places, lock_held=True)  # starts what does not run yet, and ends the journal
@@ -117,7 +122,8 @@ def take_back(
     if stage == SWAPPING:
         names = ", ".join(crew.names())
         again = f", and {names} started on it again" if names else ""
-        raise StackError(f"{error} It was taken back: the data is as it was before{again}.{unhealthy}") from error
+        said = "".join(f" {sentence}" for sentence in taken_out)
+        raise StackError(f"{error} It was taken back: the data is as it was before{again}.{unhealthy}{said}") from error
 
 
 def _start_again(crew: Crew, wait_timeout: float) -> str:

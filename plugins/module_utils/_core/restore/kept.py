@@ -12,7 +12,7 @@ import shutil
 import stat
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,6 +26,7 @@ from .swap import Record, Swap
 _OURS = re.compile(r"\.openmemory-(restore|stack(-[A-Za-z0-9_.-]+)?)-[0-9]{8}t[0-9]{6}-[0-9a-f]{6}")
 _CONTENTS = re.compile(r"new|old|meta|stray-[0-9]+|\.new\.restoring")
 _FORMAT = 1
+LEAST_KEPT_S = 86400.0  # of data that clients may have written to
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Kept:
             "snapshot": self.snapshot,
             "operation": self.operation,
         }
+
+    def taken_out(self) -> str:
+        """The sentence about new data that is kept after the way back."""
+        return (
+            f"What the restore had swapped into the volume {self.swap.volume}, with what was written to it since, is "
+            f"kept in {self.path} until {self.as_result()['until']}, because containers may have run on it; "
+            "openmemory-stack undo swaps it in."
+        )
 
     def as_json(self) -> dict[str, Any]:
         numbers = {"until_s": self.until, "created_s": self.created}
@@ -96,6 +105,28 @@ def remember(places: Places, record: Record, now: float | None = None) -> list[K
         entries = [entry for entry in entries if entry.path not in paths]  # a restore taken back keeps the other side
         save(places, [*entries, *added])
     return [entry for entry in [*entries, *added] if entry.operation == record.id]
+
+
+def keep_taken_out(places: Places, record: Record, now: float | None = None) -> list[Kept]:
+    """Put new data that was live until the way back on the list: what clients were told is written may be only there.
+
+    Once only, however often it is called; raises StackError.
+    """
+    if not record.lived:
+        return []
+    moment = time.time() if now is None else now
+    until = moment + max(LEAST_KEPT_S, record.keep_seconds)
+    entries = load(places)
+    longer = [
+        replace(entry, until=max(entry.until, until))
+        if entry.path in record.lived and entry.operation != record.id and entry.path not in record.beside
+        else entry
+        for entry in entries
+    ]
+    if longer != entries:  # what the way back of another restore had brought in is on the list already
+        save(places, longer)
+    swaps = [swap.turned() for swap in record.swaps if swap.beside in record.lived and swap.beside in record.beside]
+    return remember(places, replace(record, swaps=swaps, until=until), moment)
 
 
 def holds_data(swap: Swap) -> bool:

@@ -219,7 +219,7 @@ class _Restore:
                 live, leaf = os.path.join(target.path, name), os.path.basename(name)
                 places = live, os.path.join(new, leaf), os.path.join(old, leaf)
                 moves.append(Move(*places, os.path.lexists(live), name in self.names))
-            return replace(base, moves=[move for move in moves if move.had_live or move.has_new])
+            return replace(base, moves=moves)  # also of side files that nobody has yet: a container may make them
         if target.in_root:
             moves = in_root_moves(target.path, new, old)
             return replace(base, moves=moves, before=Root.read(target.path), after=Root.read(new))

@@ -17,7 +17,7 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import StackError
@@ -124,14 +124,43 @@ class Swap:
                 "what was moved goes back."
             ) from error
 
+    def lived(self) -> bool:
+        """Whether new data has been live, so that clients may have written to it. Not to be asked after back()."""
+        return any(move.has_new and not os.path.lexists(move.new) for move in self.moves)
+
+    def turned(self) -> Swap:
+        """After back(), what was taken out in the part of the old data, so that it can be kept and swapped in again."""
+        moves = [
+            Move(move.live, move.old, move.new, os.path.lexists(move.new), os.path.lexists(move.live))
+            for move in self.moves
+        ]
+        if self.before is not None and moves:
+            old, new = os.path.dirname(moves[0].new), os.path.dirname(moves[0].old)
+            known = {move.old for move in moves}
+            names = sorted(os.listdir(new)) if os.path.isdir(new) else []  # somebody may have removed it since
+            paths = [(name, os.path.join(new, name)) for name in names]
+            moves += [
+                Move(os.path.join(self.root, name), os.path.join(old, name), path, True, False)
+                for name, path in paths
+                if path not in known
+            ]
+        return replace(self, moves=moves, before=self.after, after=self.before, created=False)
+
     def back(self) -> bool:
         """Bring the old data back from whatever point was reached; the new data is in beside again. Idempotent.
 
+        What was made beside the new data since, as a journal of a database, goes with it.
         Returns whether anything had to be moved; raises StackError where a rename fails.
         """
         moved = False
         try:
             self._refuse_links()
+            for path, place in self._made_since():  # first: only as long as new data is live is it known whose they are
+                if self.lived():
+                    _rename(path, place)
+                else:
+                    _set_aside(path, self.beside)
+                moved = True
             for move in reversed(self.moves):
                 moved = self._back(move) or moved
             if self.before is not None and os.path.isdir(self.root):
@@ -143,6 +172,26 @@ class Swap:
                 f"{error.strerror}); it is in {self.beside}, nothing of it is lost."
             ) from error
         return moved
+
+    def _made_since(self) -> list[tuple[str, str]]:
+        """(live, place in the new data) of names that the new data did not have; none once the old data is back."""
+        out = [move for move in self.moves if move.had_live and os.path.lexists(move.old)]
+        if not out and (any(move.had_live for move in self.moves) or not self.lived()):
+            return []
+        found = [
+            (move.live, move.new)
+            for move in self.moves
+            if not move.has_new and os.path.lexists(move.live) and (not move.had_live or move in out)
+        ]
+        if self.before is not None:  # the directory itself has stayed
+            known = {os.path.basename(move.live) for move in self.moves}
+            new = os.path.dirname(self.moves[0].new)
+            found += [
+                (os.path.join(self.root, name), os.path.join(new, name))
+                for name in sorted(os.listdir(self.root))
+                if name not in known and name != _LOST and not is_hidden(name)
+            ]
+        return found
 
     def _back(self, move: Move) -> bool:
         moved = False
@@ -216,7 +265,9 @@ class Record:
 
     stage: fetching, swapping, accepted, taken back. created are Docker volumes that it makes, directories those for
     volumes with a path; beside are our own directories, also of volumes that are not swapped yet; until is when the old
-    data may go (seconds since 1970). state is the stack's state directory, where kept.json is.
+    data may go (seconds since 1970). state is the stack's state directory, where kept.json is. lived are the
+    directories beside of the swaps, where new data of any of them was live when the way back began; what is in them is
+    then kept for keep_seconds, at least a day.
     """
 
     id: str
@@ -228,6 +279,8 @@ class Record:
     beside: list[str] = field(default_factory=list)
     directories: list[str] = field(default_factory=list)
     until: float = 0.0
+    lived: list[str] = field(default_factory=list)
+    keep_seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "swaps": [swap.as_json() for swap in self.swaps]}

@@ -16,7 +16,7 @@ from ..operation.journal import Journal
 from ..operation.places import Places
 from ..sizes import is_empty
 from .crew import stop_if_active
-from .kept import holds_data, is_ours, remember
+from .kept import holds_data, is_ours, keep_taken_out, remember
 from .swap import Record, Swap
 
 KEY = "restore"  # in the journal
@@ -43,23 +43,42 @@ def undo(engine: Engine, journal: Journal) -> list[str]:
 
 
 def take_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
-    """Everything as it was before the restore, but for the containers' start."""
+    """Everything as it was before the restore, but for the containers' start.
+
+    New data that has been live is not removed but kept: a container may have run on it, even where the run died before
+    it started any (Docker starts those with a restart policy when the host is up again), and told clients that a write
+    is done.
+    """
     said = []
     if record.stage == SWAPPING:
         stopped = [container["id"] for container in journal.data.get("stopped") or []]
         stop_if_active(engine, stopped)  # they may run on the new data by now
+        if any(swap.lived() for swap in record.swaps):  # all of them then: the stores belong together
+            record.lived = [swap.beside for swap in record.swaps]
+        journal.note(KEY, record.as_json())  # before the first rename: afterwards the disk does not tell
         said = [
             f"Brought the old data of the volume {swap.volume} back." for swap in reversed(record.swaps) if swap.back()
         ]
         record.stage = TAKEN_BACK  # what runs from here on runs on the old data, and is not stopped again
         journal.note(KEY, record.as_json())
+    taken_out = keep_taken_out(Places(str(journal.data["project"]), record.state, ""), record)
+    said += [entry.taken_out() for entry in taken_out]
+    kept = {entry.path for entry in taken_out}
     for beside in record.beside:
-        said += discard(beside)
+        if beside in kept:
+            _remove_tree(os.path.join(beside, "meta"))
+        else:
+            said += discard(beside)
+    needed = [swap for swap in record.swaps if os.path.lexists(swap.beside)]  # something of theirs is left there
     for name in record.created:
-        said += _remove_volume(engine, name)
+        if name in {swap.volume for swap in needed}:
+            said.append(f"Left the volume {name}, which the restore made, for what is kept of it.")
+        else:
+            said += _remove_volume(engine, name)
     for directory in reversed(record.directories):
-        with suppress(OSError):
-            os.rmdir(directory)  # only if nothing is in it
+        if directory not in {swap.root for swap in needed}:
+            with suppress(OSError):
+                os.rmdir(directory)  # only if nothing is in it
     return said
 
 
