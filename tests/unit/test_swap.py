@@ -241,6 +241,23 @@ MADE_SINCE = {
 }
 
 
+@pytest.mark.parametrize("name", ["new", "old", ""])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_link_in_place_of_a_directory_of_ours_leads_no_rename_out_of_a_mount_point(
+    tmp_path: Path, name: str, swapped: bool
+) -> None:
+    made = in_root(tmp_path)
+    if swapped:
+        made.forward()
+    ours = Path(made.beside, name)
+    ours.rename(tmp_path / "host")
+    ours.symlink_to(tmp_path / "host")
+    was = tree(tmp_path / "host")
+    with pytest.raises(StackError, match="is a link by now"):
+        (made.back if swapped else made.forward)()
+    assert tree(tmp_path / "host") == was
+
+
 @pytest.mark.parametrize("shape", MADE_SINCE)
 def test_what_was_made_beside_the_new_data_goes_with_it(tmp_path: Path, shape: Callable[[Path], Swap]) -> None:
     """Killed at every step of the way back, too, and never in the old data; then it can be swapped in again."""

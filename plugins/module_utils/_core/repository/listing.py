@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import StackError
+from .inside import Inside, is_plain
 
 FORMAT = 1
 _KINDS = {
@@ -166,6 +167,8 @@ def read(file: str, key: str | None = None) -> Iterator[Entry]:
                     ended = found["entries"] == count
                     continue
                 count += 1
+                if not is_plain(found["path"]):
+                    raise ValueError("a path that leads out of the volume")
                 if key in (None, found["volume"]):
                     yield Entry.of(found)
     except OSError as error:
@@ -198,18 +201,20 @@ def differences(root: str, listing: str, key: str, under: str = "") -> list[str]
     found: list[str] = []
     listed = set()
     leaders: dict[int, tuple[int, int]] = {}
-    for entry in entries_below(listing, key, under):
-        listed.add(entry.path)
-        place = os.path.join(root, entry.path) if entry.path else root
-        try:
-            about = os.lstat(place)
-        except OSError:
-            found.append(f"{show(entry.path)}: missing")
-            continue
-        found += [f"{show(entry.path)}: {what}" for what in differences_of(entry, entry_of(place, entry.path, about))]
-        identity = (about.st_dev, about.st_ino)
-        if entry.group and leaders.setdefault(entry.group, identity) != identity:
-            found.append(f"{show(entry.path)}: hard link")
+    with Inside(root) as tree:
+        for entry in entries_below(listing, key, under):
+            listed.add(entry.path)
+            try:
+                place = tree.place(entry.path)
+                about = os.lstat(place)
+                there = entry_of(place, entry.path, about)
+            except OSError:
+                found.append(f"{show(entry.path)}: missing")
+                continue
+            found += [f"{show(entry.path)}: {what}" for what in differences_of(entry, there)]
+            identity = (about.st_dev, about.st_ino)
+            if entry.group and leaders.setdefault(entry.group, identity) != identity:
+                found.append(f"{show(entry.path)}: hard link")
     if os.path.lexists(root):
         found += [f"{show(path)}: not in the listing" for place, path, about in walk(root) if path not in listed]
     return found

@@ -4,20 +4,24 @@
 
 """Brings back what restic does not restore, from the listing: sockets, hard links, metadata of the root, attributes,
 holes.
+
+What is repaired may be hostile, and lies inside the volume where that is a mount point: nothing here follows a link.
 """
 
 from __future__ import annotations
 
-import filecmp
 import os
 import stat
 import subprocess
 
 from ..errors import StackError
+from .inside import Inside, changed
 from .listing import FILE_TYPES, Entry, differences, differences_of, entries_below, entry_of, show
 
 _SHOWN = 5
 _DIG_FROM = 65536  # bytes; less is not worth it, and file systems count differently
+_CHUNK = 1 << 20
+_LINKING = ".openmemory-stack.linking"  # a name for a moment
 
 
 def repair(root: str, listing: str, key: str, under: str = "") -> list[str]:
@@ -27,30 +31,20 @@ def repair(root: str, listing: str, key: str, under: str = "") -> list[str]:
     """
     done: list[str] = []
     leaders: dict[int, str] = {}
-    directories: list[tuple[str, Entry]] = []
+    directories: list[Entry] = []
+    at = ""
     try:
-        for entry in entries_below(listing, key, under):
-            place = os.path.join(root, entry.path) if entry.path else root
-            if not os.path.lexists(place) and _create(place, entry, leaders.get(entry.group)):
-                done.append(f"{show(entry.path)}: made again ({entry.kind})")
-            if not os.path.lexists(place):
-                continue
-            if entry.group:
-                leader = leaders.setdefault(entry.group, place)
-                if _link_again(place, leader):
-                    done.append(f"{show(entry.path)}: hard link")
-            if _dig_holes(place, entry):
-                done.append(f"{show(entry.path)}: holes")
-            done += [f"{show(entry.path)}: {what}" for what in _set_metadata(place, entry)]
-            if entry.kind == "dir":
-                directories.append((place, entry))
-        for place, entry in reversed(directories):  # what was made in it moved its time
-            if os.lstat(place).st_mtime_ns != entry.mtime_ns:
-                os.utime(place, ns=(entry.mtime_ns, entry.mtime_ns))
+        with Inside(root) as tree:
+            for entry in entries_below(listing, key, under):
+                at = entry.path
+                done += [f"{show(at)}: {what}" for what in _repair_one(tree, entry, leaders)]
+                if entry.kind == "dir":
+                    directories.append(entry)
+            for entry in reversed(directories):  # what was made in it moved its time
+                at = entry.path
+                _set_time(tree.place(at), entry)
     except OSError as error:
-        raise StackError(
-            f"The restored copy cannot be made exact: {show(str(error.filename))} ({error.strerror})."
-        ) from error
+        raise StackError(f"The restored copy cannot be made exact: {show(at)} ({error.strerror}).") from error
     left = differences(root, listing, key, under)
     if left:
         more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
@@ -62,9 +56,29 @@ def repair(root: str, listing: str, key: str, under: str = "") -> list[str]:
     return done
 
 
-def _create(place: str, entry: Entry, leader: str | None) -> bool:
+def _repair_one(tree: Inside, entry: Entry, leaders: dict[int, str]) -> list[str]:
+    """What was done to one entry; raises OSError."""
+    done = []
+    leader = leaders.get(entry.group)
+    place = tree.place(entry.path)
+    if not os.path.lexists(place) and _create(tree, entry, leader):
+        done.append(f"made again ({entry.kind})")
+    if not os.path.lexists(tree.place(entry.path)):
+        return []
+    if entry.group:
+        if leader is None:
+            leaders[entry.group] = entry.path
+        elif _link_again(tree, entry.path, leader):
+            done.append("hard link")
+    if _dig_holes(tree, entry):
+        done.append("holes")
+    return done + _set_metadata(tree.place(entry.path), entry)
+
+
+def _create(tree: Inside, entry: Entry, leader: str | None) -> bool:
+    place = tree.place(entry.path)
     if leader is not None:
-        os.link(leader, place, follow_symlinks=False)
+        _link(tree, leader, entry.path, os.path.basename(entry.path))
     elif entry.kind == "dir":
         os.mkdir(place, 0o700)
     elif entry.kind == "link":
@@ -78,27 +92,55 @@ def _create(place: str, entry: Entry, leader: str | None) -> bool:
     return True
 
 
-def _link_again(place: str, leader: str) -> bool:
+def _link(tree: Inside, leader: str, path: str, name: str) -> None:
+    """Make name, in the directory of path, another name of the file leader."""
+    pinned = tree.open(os.path.dirname(leader), os.O_PATH)  # place() is good until its next call only
+    try:
+        beside = os.path.join(os.path.dirname(tree.place(path)), name)
+        os.link(os.path.basename(leader), beside, src_dir_fd=pinned, follow_symlinks=False)
+    finally:
+        os.close(pinned)
+
+
+def _link_again(tree: Inside, path: str, leader: str) -> bool:
     """One name of a file that came back as a file of its own becomes a name of the first again."""
-    one, other = os.lstat(place), os.lstat(leader)
+    one, other = os.lstat(tree.place(path)), os.lstat(tree.place(leader))
     if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino):
         return False
-    if stat.S_ISREG(one.st_mode) and not filecmp.cmp(place, leader, shallow=False):
+    if stat.S_ISREG(one.st_mode) and not _same_contents(tree, path, leader):
         return False
-    draft = f"{place}.linking"
-    os.link(leader, draft, follow_symlinks=False)
-    os.replace(draft, place)
+    _link(tree, leader, path, _LINKING)
+    place = tree.place(path)
+    os.replace(os.path.join(os.path.dirname(place), _LINKING), place)
     return True
 
 
-def _dig_holes(place: str, entry: Entry) -> bool:
+def _same_contents(tree: Inside, one: str, other: str) -> bool:
+    with os.fdopen(tree.open(one), "rb") as first, os.fdopen(tree.open(other), "rb") as second:
+        if not all(stat.S_ISREG(os.fstat(stream.fileno()).st_mode) for stream in (first, second)):
+            return False
+        while True:
+            chunk = first.read(_CHUNK)
+            if chunk != second.read(_CHUNK):
+                return False
+            if not chunk:
+                return True
+
+
+def _dig_holes(tree: Inside, entry: Entry) -> bool:
     """Zeros become holes again in a file that had some, where restic (before 0.15) wrote them; its times stay."""
-    about = os.lstat(place)
+    about = os.lstat(tree.place(entry.path))
     if entry.allocated < 0 or not stat.S_ISREG(about.st_mode) or about.st_blocks * 512 <= entry.allocated + _DIG_FROM:
         return False
-    command = ["fallocate", "--dig-holes", "--", place]
-    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    os.utime(place, ns=(about.st_atime_ns, about.st_mtime_ns))
+    handle = tree.open(entry.path, os.O_RDWR)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise changed(entry.path)
+        command = ["fallocate", "--dig-holes", "--", f"/proc/self/fd/{handle}"]
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, pass_fds=[handle])
+        os.utime(handle, ns=(about.st_atime_ns, about.st_mtime_ns))
+    finally:
+        os.close(handle)
     return True
 
 
@@ -107,7 +149,6 @@ def _set_metadata(place: str, entry: Entry) -> list[str]:
     found = differences_of(entry, there)
     if not found or there.kind != entry.kind:
         return []
-    follow = entry.kind != "link"
     if (there.uid, there.gid) != (entry.uid, entry.gid):
         os.lchown(place, entry.uid, entry.gid)
         there = entry_of(place, entry.path, os.lstat(place))  # a change of owner clears capabilities and set-id bits
@@ -117,8 +158,23 @@ def _set_metadata(place: str, entry: Entry) -> list[str]:
     for name, value in entry.xattrs.items():
         if there.xattrs.get(name) != value:
             os.setxattr(place, name, value, follow_symlinks=False)
-    if follow and stat.S_IMODE(os.lstat(place).st_mode) != entry.mode:
-        os.chmod(place, entry.mode)
+    if entry.kind != "link" and stat.S_IMODE(os.lstat(place).st_mode) != entry.mode:
+        _set_mode(place, entry)
+    _set_time(place, entry)
+    return [what for what in found if not what.startswith("size ")]
+
+
+def _set_mode(place: str, entry: Entry) -> None:
+    """chmod has no form that does not follow; what was opened without is what is changed."""
+    handle = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if stat.S_ISLNK(os.fstat(handle).st_mode):
+            raise changed(entry.path)
+        os.chmod(f"/proc/self/fd/{handle}", entry.mode)
+    finally:
+        os.close(handle)
+
+
+def _set_time(place: str, entry: Entry) -> None:
     if os.lstat(place).st_mtime_ns != entry.mtime_ns:
         os.utime(place, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
-    return [what for what in found if not what.startswith("size ")]

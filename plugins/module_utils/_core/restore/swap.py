@@ -208,13 +208,21 @@ class Swap:
         return moved
 
     def _refuse_links(self) -> None:
-        """A link that a container put in place of a directory would lead a rename out of the volume."""
-        for move in self.moves:
-            above = os.path.dirname(move.live)
-            while len(above) > len(self.root):
+        """A link that a container put in place of a directory would lead a rename out of the volume.
+
+        Ours lie in the volume, too, where that is a mount point.
+        """
+        for path, top in ((path, top) for move in self.moves for path, top in self._paths(move)):
+            above = os.path.dirname(path)
+            while len(above) > len(top):
                 if os.path.islink(above):
                     raise OSError(errno.ELOOP, "is a link by now", above)
                 above = os.path.dirname(above)
+
+    def _paths(self, move: Move) -> list[tuple[str, str]]:
+        """The paths of a move, each with the directory that no container can replace."""
+        safe = self.root if self.before is not None else os.path.dirname(self.beside)
+        return [(move.live, self.root), (move.new, safe), (move.old, safe)]
 
     def _sync(self) -> None:
         """The renames are on disk when this returns."""
