@@ -112,6 +112,12 @@ options:
     description:
       - How many seconds a container gets to stop. Without it, what the container itself says.
     type: int
+  staging_dir:
+    description:
+      - Directory for the copy that the snapshot for O(safety) is made from; name the one that backups have, and only
+        what changed since the last of them is copied. Without it, one below O(state_dir), or beside the volumes where
+        they can share blocks.
+    type: path
 extends_documentation_fragment:
   - openmemory.stack.repository
   - openmemory.stack.docker
@@ -316,6 +322,7 @@ def argument_spec() -> dict[str, Any]:
         "set_password": {"type": "bool", "default": False, "no_log": False},
         "wait_timeout": {"type": "float", "default": 300},
         "stop_timeout": {"type": "int"},
+        "staging_dir": {"type": "path"},
     }
 
 

@@ -120,9 +120,9 @@ class Stack:
             return self.directory / name
         return Path(self.client.inspect_volume(f"{PROJECT}_{name}")["Mountpoint"])
 
-    def backup(self) -> str:
+    def backup(self, **asked: Any) -> str:
         where = str(self.directory / "repository"), str(self.password)
-        request = BackupRequest(PROJECT, *where, state_dir=str(self.state))
+        request = BackupRequest(PROJECT, *where, state_dir=str(self.state), **asked)
         return str(backup.run(request, self.engine, Progress())["snapshot_id"])
 
     def restore(self, **asked: Any) -> dict[str, Any]:

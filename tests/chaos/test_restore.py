@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.errors impo
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back, kept, restore
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.safety import open_repository
 from restore_stack import LABELS, PROJECT, VOLUMES, Stack, tree
 
 DAY = 86400.0
@@ -48,6 +50,26 @@ def test_in_place_and_back_again(stack: Stack, snapshot: dict[str, Any]) -> None
     stack.restore(snapshot=stack.backup(), target="new", new_prefix=f"{PROJECT}look_")
     assert sorted(place.name for place in (stack.directory / f"{PROJECT}look_disk").iterdir()) == ["live", "same"]
     stack.forget_new()
+
+
+def test_the_safety_capture_of_one_volume_leaves_the_copies_of_the_others(stack: Stack) -> None:
+    """They make the next backup a delta; and a snapshot of one volume holds no other."""
+    elsewhere = stack.directory / "copies"
+    stack.backup(staging_dir=str(elsewhere))
+    default = stack.state / PROJECT / "staging"
+    shutil.rmtree(default, ignore_errors=True)
+    copies = elsewhere / PROJECT / "staging"
+    there = {name: (copies / "volumes" / name).stat().st_ino for name in VOLUMES}
+    asked: dict[str, Any] = {"volumes": ["place"], "staging_dir": str(elsewhere)}
+    safety = stack.restore(safety=True, **asked)["safety_snapshot_id"]
+    assert not default.exists()
+    repository = open_repository(replace(stack.request, **asked), stack.places)
+    listed = repository.restic.call("ls", safety, doing="list").lines
+    assert {line.split("/")[2] for line in listed if line.startswith("/volumes/")} == {"place"}
+    stack.backup(staging_dir=str(elsewhere))
+    assert {name: (copies / "volumes" / name).stat().st_ino for name in VOLUMES} == there
+    stack.restore(safety=True, volumes=["place"])
+    assert not default.exists()  # no backup keeps a copy there
 
 
 def test_check_mode_changes_nothing(stack: Stack) -> None:

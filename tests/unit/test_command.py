@@ -56,7 +56,7 @@ SETTINGS = {
     "password_file": "/secret",
     "environment": {"AWS_SECRET_ACCESS_KEY": "s3cret"},
     "keep": {"last": 3, "within": None},
-    "options": {"verify": "full", "tags": ["nightly"], "volumes": None},
+    "options": {"verify": "full", "tags": ["nightly"], "volumes": None, "staging_dir": "/copies"},
 }
 Run = Callable[..., int]
 
@@ -130,6 +130,8 @@ def test_what_is_typed_wins(run: Run, asked: list[Any]) -> None:
         (["--no-safety", "--no-census", "--no-start"], {"safety": False, "check_census": False, "start": False}),
         (["--keep-days", "0.5", "--wait-timeout", "9"], {"keep_days": 0.5, "wait_timeout": 9.0}),
         (["--from-project", "old", "--probe", "--set-password"], {"from_project": "old", "set_password": True}),
+        ([], {"staging_dir": "/copies"}),  # of the settings: where the backups find it
+        (["--staging-dir", "/other"], {"staging_dir": "/other"}),
         (["--dry-run"], {"force": True}),  # else it would only tell that --force is missing
     ],
 )

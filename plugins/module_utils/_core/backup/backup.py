@@ -120,7 +120,7 @@ class _Backup:
         progress.phase("repository")
         opened = self._open()
         journal = self.journal
-        staging.prepare([volume.key for volume in plan.volumes])
+        staging.prepare([volume.key for volume in plan.volumes], plan.whole)
         way = choose(request.capture, plan.volumes, staging, request.freeze_budget)
         check_space(plan.volumes, staging, way)
         captured = self._capture(plan, way, staging, opened)
@@ -135,7 +135,7 @@ class _Backup:
         commit = self._commit(plan, staging, captured.way)
         removed = self._retain(commit)
         if request.staging == "discard":
-            self._discard(staging)
+            self._discard(plan, staging)
         if journal.data.get("operation") == "backup":
             journal.end()
         progress.done()
@@ -245,9 +245,9 @@ class _Backup:
         ]
         return [snapshot.id for snapshot in going]
 
-    def _discard(self, staging: Staging) -> None:
+    def _discard(self, plan: CapturePlan, staging: Staging) -> None:
         try:
-            staging.discard()
+            staging.discard([volume.key for volume in plan.volumes])
         except OSError as error:
             self.warnings.append(f"The snapshot was made, but {staging.root} was not removed ({error.strerror}).")
 

@@ -25,6 +25,7 @@ LISTING = "listing.jsonl"
 VOLUMES = "volumes"
 EXPORT = "export"
 _INDEX = ".index"
+_RESTING = ".resting"
 _OURS = ".openmemory-stack"
 _MEASURE_SECONDS = 600.0
 
@@ -55,6 +56,11 @@ class Staging:
         """The directory that becomes the volume's tree."""
         return os.path.join(self.volumes, key)
 
+    @property
+    def _resting(self) -> str:
+        """Copies of volumes that this run does not ask for; restic gets all that is among the volumes."""
+        return os.path.join(self.root, _RESTING)
+
     def index(self, key: str) -> str:
         return os.path.join(self.root, _INDEX, f"{key}.json")
 
@@ -63,16 +69,31 @@ class Staging:
         found = [MANIFEST, LISTING, VOLUMES, EXPORT]
         return [name for name in found if os.path.lexists(os.path.join(self.root, name))]
 
-    def prepare(self, keys: Sequence[str]) -> None:
-        """Make the directories and remove what an earlier run left that is not of these volumes."""
-        for path in (self.root, self.volumes, os.path.join(self.root, _INDEX)):
+    def prepare(self, keys: Sequence[str], whole: bool = True) -> None:
+        """Make the directories, with only these volumes' copies among the volumes.
+
+        whole: these are all that the project has, so other copies are removed; else they rest beside until their turn.
+        """
+        for path in (self.root, self.volumes, os.path.join(self.root, _INDEX), self._resting):
             os.makedirs(path, mode=0o700, exist_ok=True)
             about = os.lstat(path)
             if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
                 raise StackError(f"staging_dir {path} is not a directory that only we can write to; name another one.")
-        for name in os.listdir(self.volumes):
-            if name not in keys:
+        for name in os.listdir(self._resting):
+            if name in keys and not os.path.lexists(self.volume(name)):
+                os.rename(os.path.join(self._resting, name), self.volume(name))
+            elif name in keys:
+                self._remove_resting(name)
+            elif whole:
                 self.forget(name)
+        for name in os.listdir(self.volumes):
+            if name in keys:
+                continue
+            if whole:
+                self.forget(name)
+            else:
+                self._remove_resting(name)
+                os.rename(self.volume(name), os.path.join(self._resting, name))
         for path in (self.manifest, self.listing):
             if os.path.lexists(path):
                 os.unlink(path)
@@ -82,7 +103,9 @@ class Staging:
         """Remove a volume's copy; its index first, so that it never vouches for what is gone."""
         if os.path.lexists(self.index(key)):
             os.unlink(self.index(key))
-        shutil.rmtree(self.volume(key))
+        self._remove_resting(key)
+        if os.path.lexists(self.volume(key)):
+            shutil.rmtree(self.volume(key))
 
     def size(self, key: str) -> Size:
         """What the copy of a volume holds already."""
@@ -91,10 +114,17 @@ class Staging:
         except FileNotFoundError:
             return Size()
 
-    def discard(self) -> None:
-        """Remove the whole directory."""
-        if os.path.lexists(self.root):
+    def discard(self, keys: Sequence[str]) -> None:
+        """Remove the copies of these volumes, and the whole directory unless others rest in it."""
+        if os.path.isdir(self._resting) and os.listdir(self._resting):
+            for key in keys:
+                self.forget(key)
+        elif os.path.lexists(self.root):
             shutil.rmtree(self.root)
+
+    def _remove_resting(self, key: str) -> None:
+        if os.path.lexists(os.path.join(self._resting, key)):
+            shutil.rmtree(os.path.join(self._resting, key))
 
 
 def staging_root(asked: str | None, default: str, project: str, paths: Iterable[str]) -> str:

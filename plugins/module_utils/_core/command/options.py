@@ -160,6 +160,7 @@ def _restore(parser: argparse.ArgumentParser) -> None:
     add("--ignore-versions", action="store_true", help="restore also where the images may not read the data")
     add("--no-census", dest="check_census", action="store_false", help="do not compare contents with the snapshot")
     add("--no-start", dest="start", action="store_false", help="leave the containers stopped")
+    add("--staging-dir", metavar="DIR", help="where the copy for the safety snapshot is made (default: as backups do)")
     add("--set-password", action="store_true", help="give the restored Neo4j the password of its container")
     add("--wait-timeout", type=float, metavar="S", help=f"seconds to become healthy {_default(of, 'wait_timeout')}")
 

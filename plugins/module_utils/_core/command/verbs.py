@@ -71,6 +71,7 @@ def restore(options: Options, settings: Settings, progress: Progress) -> Outcome
         if wrong:
             raise UsageError(f"--map is {wrong[0]!r}; give NAME=VOLUME, such as qdrant_storage=my_qdrant.")
         asked["name_map"] = {name: volume for name, _equals, volume in pairs}
+    asked.setdefault("staging_dir", settings.options.get("staging_dir"))  # where the next backup finds it, too
     forced = asked.get("force", False)
     request = RestoreRequest(**{**asked, **settings.repository_options(), "force": forced or options["dry_run"]})
     result = core.run(request, settings.engine(), progress, options["dry_run"])

@@ -28,7 +28,8 @@ class RestoreRequest:
     inside the one volume that volumes then names. from_project is the stack that the snapshot is of, where it is
     another one. name_map gives {name in the snapshot: name of the Docker volume}; new_prefix is put before the
     snapshot's names of the volumes that target "new" makes. set_password makes the restored Neo4j take the password
-    that its container has in NEO4J_AUTH. force is only needed where something live is replaced.
+    that its container has in NEO4J_AUTH. force is only needed where something live is replaced. staging_dir is where
+    the safety capture makes its copy, None for where a backup does by default.
     """
 
     project: str
@@ -53,6 +54,7 @@ class RestoreRequest:
     wait_timeout: float = 300.0
     stop_timeout: int | None = None
     state_dir: str = STATE_DIR
+    staging_dir: str | None = None
 
     def check(self) -> None:
         """Raise StackError for what can be seen to be wrong without looking at the host."""
@@ -70,10 +72,9 @@ class RestoreRequest:
                 raise StackError(f"name_map names the volume {name!r}, which Docker refuses; use letters, digits, _.-")
         if self.new_prefix is not None and self.target != "new":
             raise StackError("new_prefix is for target: new; leave it out, or set target: new.")
-        if not os.path.isabs(self.state_dir):
-            raise StackError(
-                f"state_dir is {self.state_dir}, which is not an absolute path; give one that starts with /."
-            )
+        for name, path in (("state_dir", self.state_dir), ("staging_dir", self.staging_dir)):
+            if path is not None and not os.path.isabs(path):
+                raise StackError(f"{name} is {path}, which is not an absolute path; give one that starts with /.")
         if not 0 <= self.keep_days <= 3650:
             raise StackError(f"keep_days is {self.keep_days:g}; give days between 0 and 3650.")
         if not 0 < self.wait_timeout <= 86400:

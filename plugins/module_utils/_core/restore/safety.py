@@ -10,6 +10,7 @@ import os
 from dataclasses import replace
 
 from ..backup.request import BackupRequest
+from ..capture.staging import staging_root
 from ..engine import Engine
 from ..errors import StackError
 from ..operation.journal import Journal
@@ -33,12 +34,13 @@ def safety_capture(
 ) -> str | None:
     """Make a snapshot of what is live and will be replaced; its id, None where there is nothing to save."""
     crashing = {about["Id"] for about in plan.containers.values() if about["State"].get("Restarting")}
-    volumes = []
+    volumes, paths = [], []
     for target in plan.targets:
         if not target.exists or not os.path.isdir(target.path) or is_empty(target.path):
             continue
         loose = any(user["Id"] in crashing for user in target.users)
         volumes.append({"name": target.name, "quiesce": "none" if loose else None})
+        paths.append(target.path)
         if loose:
             warnings.append(
                 f"A container on {target.name} keeps restarting and cannot be frozen, so the safety capture of "
@@ -51,6 +53,9 @@ def safety_capture(
     journal.phase("safety")
     request = replace(backup_request(plan.request), volumes=volumes)
     try:
+        root = staging_root(request.staging_dir, places.staging, request.project, paths)
+        if not os.path.isdir(root):  # backups keep no copy here, or make it elsewhere
+            request = replace(request, staging="discard")
         result = run_locked(request, engine, places, repository, Progress(), journal)
     except StackError as error:
         raise StackError(
@@ -67,6 +72,7 @@ def backup_request(request: RestoreRequest) -> BackupRequest:
         password_file=request.password_file,
         environment=request.environment,
         state_dir=request.state_dir,
+        staging_dir=request.staging_dir,
         verify="none",
         tags=("safety",),
         init=False,
