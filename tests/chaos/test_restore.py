@@ -63,6 +63,7 @@ def test_the_safety_capture_of_one_volume_leaves_the_copies_of_the_others(stack:
     asked: dict[str, Any] = {"volumes": ["place"], "staging_dir": str(elsewhere)}
     safety = stack.restore(safety=True, **asked)["safety_snapshot_id"]
     assert not default.exists()
+    assert {each.name for each in (copies / ".resting").iterdir()} == {*VOLUMES} - {"place"}  # it was made there
     repository = open_repository(replace(stack.request, **asked), stack.places)
     listed = repository.restic.call("ls", safety, doing="list").lines
     assert {line.split("/")[2] for line in listed if line.startswith("/volumes/")} == {"place"}
