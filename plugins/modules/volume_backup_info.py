@@ -42,7 +42,8 @@ options:
     type: str
   newest_only:
     description:
-      - Only the newest of those that fit.
+      - Only the newest of those that fit, chosen as a restore chooses V(latest), of this host and of all volumes where
+        there are such.
     type: bool
     default: false
   manifests:
@@ -182,7 +183,10 @@ repository:
       type: raw
       sample: good
 newest_age_s:
-  description: Seconds since the newest snapshot that fits and that no restore made; null if there is none.
+  description:
+    - Seconds since the newest snapshot that fits and that no restore made; null if there is none.
+    - As with V(latest), where some that fit were made on this host, those of other hosts do not count, and where some
+      are of all volumes, those of some volumes do not. With O(host), only those of that host fit.
   returned: success
   type: float
   sample: 3721.5

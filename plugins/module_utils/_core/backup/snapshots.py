@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -18,7 +19,7 @@ from ..operation.places import Places
 from ..repository.manifest import Manifest
 from ..repository.repository import Repository
 from ..repository.retention import Keep, to_remove
-from ..repository.snapshot import Snapshot
+from ..repository.snapshot import Snapshot, own_regular, whole_first
 
 _AT_ONCE = 2  # each call is half a second of computing
 
@@ -40,7 +41,8 @@ def snapshots_info(
     snapshots: newest first, each with id, short_id, time, project, host, way, verified, safety, tags, and manifest
     (None where it is not wanted, or damaged: then manifest_problem says why). repository: {location, size_bytes,
     snapshots, health}; health is "unchecked", or with health=True ("10%": that part of the data read again) "good",
-    or a list of what is wrong. newest_age_s: seconds since the newest regular snapshot among these, None without one.
+    or a list of what is wrong. newest_age_s: seconds since the snapshot among these that "latest" would be, None
+    without one; newest_only gives that one.
     Filters: project, all of tags, since and until (aware), host. places: where manifests are kept (None: not kept).
     Costs one call of restic, one for each manifest that is not kept yet, one for health. StackError where the
     repository cannot be read.
@@ -52,8 +54,7 @@ def snapshots_info(
         and (until is None or each.time <= until)
         and host in (None, each.hostname)
     ]
-    regular = [each for each in found if not each.is_safety]
-    regular = [each for each in regular if not each.partial] or regular
+    regular = whole_first(own_regular(found, socket.gethostname()))  # as "latest" is chosen
     newest_age = (datetime.now(timezone.utc) - regular[0].time).total_seconds() if regular else None
     if newest_only:
         found = regular[:1] or found[:1]

@@ -20,7 +20,7 @@ from .failures import LockedError, NoRepositoryError
 from .manifest import Manifest
 from .restic import EXIT_INCOMPLETE, Output, Restic, as_message
 from .restoring import Restoring
-from .snapshot import OURS, Snapshot, iso
+from .snapshot import OURS, Snapshot, iso, own_regular, whole_first
 
 _SHOWN_FILES = 5
 _UNREADABLE = re.compile(r"(?:could not load snapshot |failed to load snapshot )(\w+)")
@@ -273,9 +273,8 @@ def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where:
     """
     text = text.strip()
     own = [each for each in snapshots if project in (None, each.project)]
-    regular = [each for each in own if not each.is_safety]
-    regular = [each for each in regular if each.hostname == host] or regular
-    whole = [each for each in regular if not each.partial] or regular
+    regular = own_regular(own, host)
+    whole = whole_first(regular)
     if not own:
         others = sorted({each.project for each in snapshots})
         hint = f"; it has some of {', '.join(others)}" if others else ""

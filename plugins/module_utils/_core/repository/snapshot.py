@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -85,6 +85,17 @@ class Snapshot:
             "safety": self.is_safety,
             "tags": list(self.user_tags),
         }
+
+
+def own_regular(snapshots: Sequence[Snapshot], host: str) -> list[Snapshot]:
+    """Those that no restore made, of this host alone where it made some: another may keep a stack of the same name."""
+    regular = [each for each in snapshots if not each.is_safety]
+    return [each for each in regular if each.hostname == host] or regular
+
+
+def whole_first(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    """Those of all of a project's volumes, or all where there is none such."""
+    return [each for each in snapshots if not each.partial] or list(snapshots)
 
 
 def parse_time(text: str) -> datetime:

@@ -1,0 +1,58 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How old the newest snapshot is: of this host's own, as a restore chooses latest."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.snapshots import snapshots_info
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository, choose
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot
+
+HERE, NOW = socket.gethostname(), datetime.now(UTC)
+
+
+def snapshot(hours: int, host: str, *tags: str) -> Snapshot:
+    identity = f"{hours:08x}{'0' * 56}"
+    time = NOW - timedelta(hours=hours)
+    return Snapshot(identity, identity[:8], time, ("openmemory-stack", "project=p", *tags), host, ())
+
+
+class Shared(Repository):
+    def __init__(self, *there: Snapshot):
+        super().__init__(Restic("/nowhere", "/password"))
+        self.there = sorted(there, key=lambda each: each.time)
+
+    def snapshots(self, project: str | None = None, tags: Any = ()) -> list[Snapshot]:
+        return list(self.there)
+
+
+@pytest.mark.parametrize(
+    ("there", "hours"),
+    [
+        ([snapshot(50, HERE), snapshot(1, "other")], 50),  # another host's timer does not hide that ours has stopped
+        ([snapshot(50, HERE), snapshot(1, HERE, "safety")], 50),
+        ([snapshot(50, HERE), snapshot(1, HERE, "partial=a")], 50),
+        ([snapshot(50, HERE, "partial=a"), snapshot(1, "other")], 50),
+        ([snapshot(1, HERE, "safety"), snapshot(9, "other")], 9),  # as on a host that the stack moves to
+        ([snapshot(9, "other"), snapshot(3, "third")], 3),
+    ],
+)
+def test_the_newest_is_the_one_that_latest_is(there: list[Snapshot], hours: int) -> None:
+    found = snapshots_info(Shared(*there), None, "p", newest_only=True, manifests=False)
+    assert found["newest_age_s"] == pytest.approx(hours * 3600, abs=60)
+    assert [each["id"] for each in found["snapshots"]] == [choose(Shared(*there).there, "latest", "p", "/", HERE).id]
+
+
+def test_of_the_host_that_is_asked_for() -> None:
+    there = Shared(snapshot(50, HERE), snapshot(1, "other"))
+    found = snapshots_info(there, None, "p", manifests=False, host="other")
+    assert found["newest_age_s"] == pytest.approx(3600, abs=60)
+    assert snapshots_info(there, None, "p", manifests=False, host="third")["newest_age_s"] is None
