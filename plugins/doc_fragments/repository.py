@@ -23,7 +23,7 @@ options:
       - Where the snapshots are, as restic names it, such as V(/var/backups/openmemory/openmemory) for a directory of
         the host, or V(sftp:backup@nas.example.com:/openmemory), V(rest:https://backup.example.com/openmemory) and
         V(s3:https://s3.example.com/bucket/openmemory).
-      - Without a password in it; credentials go into O(environment).
+      - One with a password in it is refused, as logs would show it; credentials go into O(environment).
     type: str
     required: true
   password_file:
@@ -35,7 +35,8 @@ options:
   environment:
     description:
       - Environment of restic, for the credentials of its back end, such as C(AWS_ACCESS_KEY_ID) and
-        C(AWS_SECRET_ACCESS_KEY). Never shown.
+        C(AWS_SECRET_ACCESS_KEY), or C(RESTIC_REST_USERNAME) and C(RESTIC_REST_PASSWORD), which work with every version
+        of restic here. Never shown.
     type: dict
     default: {}
   state_dir:

@@ -15,7 +15,11 @@ from ansible_collections.openmemory.stack.plugins.module_utils._compose_options 
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import STATE_DIR, Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository
-from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import (
+    Restic,
+    password_in,
+    refuse_password,
+)
 from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import docker_argument_spec
 
 _SHARED = ("repository", "password_file", "state_dir")
@@ -34,7 +38,8 @@ def repository_argument_spec() -> dict[str, Any]:
 
 
 def repository_settings(module: AnsibleModule) -> dict[str, Any]:
-    """What every request of the core is given about the repository."""
+    """What every request of the core is given about the repository; StackError where a password is in its URL."""
+    _refuse_password(module)
     return {
         "project": module.params["compose_project"],
         "environment": strings(module.params["environment"]),
@@ -43,12 +48,20 @@ def repository_settings(module: AnsibleModule) -> dict[str, Any]:
 
 
 def open_repository(module: AnsibleModule) -> Repository:
-    """The repository of the module's options; nothing is asked of it yet."""
+    """The repository of the module's options; nothing is asked of it yet. StackError as for repository_settings()."""
+    _refuse_password(module)
     asked = module.params
     cache = os.path.join(asked["state_dir"], "cache")
     return Repository(
         Restic(asked["repository"], asked["password_file"], strings(asked["environment"]), cache_dir=cache)
     )
+
+
+def _refuse_password(module: AnsibleModule) -> None:
+    password = password_in(module.params["repository"])
+    if password:
+        module.no_log_values.add(password)  # the result tells the options, too
+    refuse_password(module.params["repository"])
 
 
 def progress(module: AnsibleModule) -> Progress:

@@ -17,6 +17,7 @@ from typing import Any
 from ..engine import DEFAULT_HOST, Engine
 from ..errors import StackError
 from ..operation.places import STATE_DIR, Places
+from ..repository.restic import refuse_password
 
 CONFIG_DIR = "/etc/openmemory-stack"
 _TEXT = ("project", "repository", "password_file", "state_dir", "docker_host")
@@ -69,6 +70,10 @@ def load(config_dir: str, given: Mapping[str, Any]) -> Settings:
         if found.setdefault("project", project) != project:
             raise UsageError(f"{path} is of the stack {found['project']}, not of {project}; rename it or correct it.")
     found.update({name: given[name] for name in _TEXT if given.get(name)})
+    try:
+        refuse_password(found.get("repository") or "")  # status shows it without opening it
+    except StackError as error:
+        raise UsageError(str(error)) from error
     return Settings(**found)
 
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from ..errors import StackError
 from ..filesystem import free_and_total
@@ -32,6 +33,8 @@ _ENDS_WITHIN_S = 5.0
 _FULL_BELOW = 64 << 20  # bytes free; restic writes packs of 16 MiB, several at once
 _RETRY = re.compile(r"returned error, retrying after|^Load\(.*\) failed:")
 _SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
+_PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:(?!\d*(?:/|$))(\S*)@")  # also one with / in it; a port is none
+_REST_LOGIN_SINCE = (0, 18)  # takes RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD; 0.14 does not
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -77,8 +80,8 @@ def as_message(line: str) -> dict[str, Any] | None:
 class Restic:
     """The restic command with one repository.
 
-    repository: as restic writes it (a path, sftp:, rest:, s3: …); a user and password in it stay off the command line,
-    and are masked in every message. password_file: path. environment: credentials of the back end (AWS_…), never shown.
+    repository: as restic writes it (a path, sftp:, rest:, s3: …); StackError where a password is in it. password_file:
+    path. environment: credentials of the back end (AWS_…, RESTIC_REST_…), never shown and masked in every message.
     cache_dir: restic's cache (None: its default). command: name or path of the program. limit_*: KiB/s, 0 for none.
     lock_wait_s: how long to wait for a living process that holds the repository. patience_s: how long for a back end
     that does not answer; restic itself tries for 15 minutes.
@@ -97,6 +100,7 @@ class Restic:
         lock_wait_s: float = 0.0,
         patience_s: float = 30.0,
     ):
+        refuse_password(repository)
         self.repository = repository
         self.password_file = password_file
         self.environment = dict(environment or {})
@@ -157,7 +161,7 @@ class Restic:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RESTIC_")}
         own = {
             "LC_ALL": "C",
-            "RESTIC_REPOSITORY": self.repository,
+            "RESTIC_REPOSITORY": self._with_login(),
             "RESTIC_PASSWORD_FILE": self.password_file,
             "RESTIC_PROGRESS_FPS": "2",
         }
@@ -165,6 +169,16 @@ class Restic:
             own["RESTIC_CACHE_DIR"] = self.cache_dir
         kept.setdefault("HOME", "/root")  # a systemd unit has none, and restic wants one for its cache
         return {**kept, **self.environment, **own}
+
+    def _with_login(self) -> str:
+        """The repository for restic's own environment, with the user of the REST server where it asks for it there."""
+        user, password = (self.environment.get(f"RESTIC_REST_{name}") for name in ("USERNAME", "PASSWORD"))
+        scheme, _slashes, place = self.repository.partition("://")
+        if not (user and password and scheme.startswith("rest:")) or "@" in place.split("/")[0]:
+            return self.repository
+        if self.version() >= _REST_LOGIN_SINCE:
+            return self.repository
+        return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{place}"
 
     def call(
         self,
@@ -220,12 +234,8 @@ class Restic:
         return free is not None and free < _FULL_BELOW
 
     def hide(self, text: str) -> str:
-        """The text without any secret of the environment or of the repository's URL."""
-        match = _SECRET_IN_URL.search(self.repository)
-        secrets = [value for value in self.environment.values() if len(value) >= 6]
-        if match:
-            secrets += [part for part in match.group(0).rstrip("@").split(":", 1)[1:] if part]
-        for secret in secrets:
+        """The text without any secret of the environment or of a URL in it."""
+        for secret in (value for value in self.environment.values() if len(value) >= 6):
             text = text.replace(secret, "***")
         return mask(text)
 
@@ -294,6 +304,22 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def crashed(output: Output) -> bool:
     """Whether restic fell over instead of saying what is wrong."""
     return any(line.startswith(("panic:", "fatal error:")) for line in output.errors)
+
+
+def password_in(repository: str) -> str:
+    """The password in a repository's URL, "" without one."""
+    match = _PASSWORD_IN_URL.search(repository)
+    return match.group(1) if match else ""
+
+
+def refuse_password(repository: str) -> None:
+    """Raise StackError, which does not show it, for a repository with a password in its URL."""
+    if password_in(repository):
+        raise StackError(
+            "repository has a password in its URL, where logs and process lists would show it; take user and password "
+            "out of it, and put them into environment: RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD for rest:, "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3:; for sftp: use a key."
+        )
 
 
 def mask(text: str) -> str:
