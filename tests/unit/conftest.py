@@ -24,6 +24,7 @@ class FakeEngine(Engine):
         self.known: dict[str, dict[str, Any]] = {}
         self.running: list[dict[str, Any]] = []
         self.inspections: dict[str, dict[str, Any]] = {}
+        self.happened: list[dict[str, Any]] = []
 
     def volumes(self) -> list[dict[str, Any]]:
         self.calls.append("volumes")
@@ -32,6 +33,10 @@ class FakeEngine(Engine):
     def containers(self) -> list[dict[str, Any]]:
         self.calls.append("containers")
         return self.running
+
+    def events(self, since: float, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
+        self.calls.append("events")
+        return self.happened
 
     def info(self) -> dict[str, Any]:
         self.calls.append("info")

@@ -234,6 +234,53 @@ def test_a_writer_that_came_after_the_plan_breaks_the_instant(stack: Any, way_in
     refuse_others(stack, plan)
 
 
+def visit(stack: Any, volume: str, writes: bool = True, name: str = "visitor") -> None:
+    """As docker run --rm: nothing of it is left but what the engine tells."""
+    identity = name * 8
+    mount = {"container": identity, "destination": "/data", "read/write": str(writes).lower()}
+    stack.happened += [
+        {"Type": "volume", "Action": "mount", "Actor": {"ID": volume, "Attributes": mount}},
+        {"Type": "container", "Action": "start", "Actor": {"ID": identity, "Attributes": {"name": name}}},
+    ]
+
+
+@pytest.mark.parametrize("volume", ["om_qdrant_storage", "other"])
+def test_a_writer_that_came_and_went_breaks_the_instant(stack: Any, volume: str) -> None:
+    stack.add_path("other", stack.known["om_qdrant_storage"]["Mountpoint"])
+    plan = make_plan(stack, PROJECT)
+    visit(stack, volume)
+    with pytest.raises(StackError, match="visitor was started on the volume om_qdrant_storage"):
+        refuse_others(stack, plan, 1.0)
+    refuse_others(stack, plan)  # right before the window nobody can have come in it
+
+
+def test_a_writer_that_is_still_there_though_it_runs_no_more(stack: Any) -> None:
+    plan = make_plan(stack, PROJECT)
+    by_directory(stack)
+    stack.running[-1]["State"] = "exited"
+    refuse_others(stack, plan, 1.0)  # it ran before
+    start = {"ID": stack.running[-1]["Id"], "Attributes": {"name": "late"}}
+    stack.happened.append({"Type": "container", "Action": "start", "Actor": start})
+    with pytest.raises(StackError, match="late was started"):
+        refuse_others(stack, plan, 1.0)
+
+
+def test_visitors_that_only_read_or_go_elsewhere_and_what_was_stopped_by_us_are_left_alone(stack: Any) -> None:
+    stack.add("elsewhere")
+    plan = make_plan(stack, PROJECT)
+    visit(stack, "om_qdrant_storage", writes=False)
+    visit(stack, "elsewhere", name="second")
+    visit(stack, "om_neo4j_logs", name="third")
+    visit(stack, "gone since", name="fourth")
+    start = {"ID": plan.pause[0], "Attributes": {"name": "ours"}}
+    mount = {"container": plan.pause[0], "read/write": "true"}
+    stack.happened += [
+        {"Type": "volume", "Action": "mount", "Actor": {"ID": "om_qdrant_storage", "Attributes": mount}},
+        {"Type": "container", "Action": "start", "Actor": start},
+    ]
+    refuse_others(stack, plan, 1.0)
+
+
 def test_readers_agents_and_logs_are_left_alone(stack: Any) -> None:
     plan = make_plan(stack, PROJECT)
     reader, agent = stack.use({"om_neo4j_data": "/data"}, name="reader"), stack.use({}, name="agent")

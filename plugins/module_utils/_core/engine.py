@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 from .errors import NotFoundError, StackError
@@ -92,6 +93,14 @@ class Engine:
     def info(self) -> dict[str, Any]:
         """What the engine says about itself (DockerRootDir, ServerVersion …)."""
         return self._object("GET", "/info")
+
+    def events(self, since: float, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
+        """What happened from since (seconds since 1970) until now, oldest first, among the engine's last 256 events."""
+        params = {"since": f"{since:.9f}", "until": f"{time.time():.9f}", "filters": json.dumps(filters)}
+        try:
+            return [json.loads(line) for line in self._send("GET", "/events", params=params).text.splitlines() if line]
+        except ValueError as error:
+            raise StackError(f"{self.docker_host} did not answer as Docker does; correct docker_host.") from error
 
     def inspect_container(self, name: str) -> dict[str, Any]:
         return self._object("GET", f"/containers/{name}/json")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +85,7 @@ def capture(
     journal.phase("freeze")
     progress.phase("freeze")
     timeouts = settings.timeout, settings.stop_timeout
+    begun = 0.0
 
     def last() -> None:
         """What the witness and the guard took time for is copied too; sharing blocks first writes out what is dirty."""
@@ -92,6 +94,8 @@ def capture(
                 mirror.flush()
             else:
                 found.read_before += mirror.live_pass().bytes_read
+        nonlocal begun
+        begun = time.time()
         refuse_others(engine, plan)  # outside of the window, and as near to it as can be
 
     freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, *timeouts, last)
@@ -103,7 +107,7 @@ def capture(
     finally:
         for mirror in frozen.values():
             mirror.save()  # a freeze that failed costs no full copy the next time
-    refuse_others(engine, plan)
+    refuse_others(engine, plan, begun)
     found.freeze_s = freeze.window
     found.quiesced = freeze.quiesced
     found.after = witness()

@@ -108,20 +108,42 @@ def make_plan(
     return plan
 
 
-def refuse_others(engine: Engine, plan: CapturePlan) -> None:
-    """Raise StackError where a running container that the plan does not freeze can write to a volume of the instant.
+def refuse_others(engine: Engine, plan: CapturePlan, since: float | None = None) -> None:
+    """Raise StackError where a container that the plan does not freeze runs and can write to a volume of the instant.
 
-    Asked right before and right after the freeze, outside of its window: one that came since the plan was made.
+    Asked right before and right after the freeze, outside of its window: one that came since the plan was made. With
+    since (seconds since 1970) also one that was started after it and runs no more, as docker run --rm leaves none.
     """
+    came = {} if since is None else _came(engine, since)
     state = State(engine)
     known = {*plan.pause, *plan.stop}
     for volume in plan.frozen:
-        for container in writers(state, volume.name, volume.path):
-            if container["Id"] not in known and container["State"] not in _OFF:
-                raise StackError(
-                    f"Container {container_name(container)} was started on the volume {volume.name} while it was "
-                    "backed up, so the copy would not be of one instant; nothing was backed up; try again."
-                )
+        names = {
+            container["Id"]: container_name(container)
+            for container in writers(state, volume.name, volume.path)
+            if container["State"] not in _OFF or container["Id"] in came
+        }
+        for identity, (name, mounted) in came.items():
+            if any(_reaches({"Name": each}, volume.name, volume.path, state) for each in mounted):
+                names.setdefault(identity, name)
+        for identity in names.keys() - known:
+            raise StackError(
+                f"Container {names[identity]} was started on the volume {volume.name} while it was backed up, so the "
+                "copy would not be of one instant; nothing was backed up; try again."
+            )
+
+
+def _came(engine: Engine, since: float) -> dict[str, tuple[str, list[str]]]:
+    """{id: (name, Docker volumes that it got to write to)} of the containers that were started after since."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    mounts: dict[str, list[str]] = {}
+    for event in engine.events(since, {"type": ["container", "volume"], "event": ["start", "mount"]}):
+        actor = event["Actor"]
+        if event["Type"] == "container":
+            found[actor["ID"]] = str(actor["Attributes"].get("name")), mounts.setdefault(actor["ID"], [])
+        elif actor["Attributes"].get("read/write") == "true":
+            mounts.setdefault(str(actor["Attributes"].get("container")), []).append(actor["ID"])
+    return found
 
 
 def writers(state: State, name: str, path: str) -> list[dict[str, Any]]:
