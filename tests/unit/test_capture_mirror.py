@@ -12,13 +12,12 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import durable, index, mirror, passing
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import durable, index, mirror
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import Mirror, needed
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.filesystem import Mount, MountTable
@@ -290,84 +289,6 @@ def test_excluded_names_are_left_out_of_the_root_only(scene: Scene) -> None:
     assert one.verify() == []
     assert not {"file", "pipe"} & set(os.listdir(scene.target))
     assert (scene.target / "deep/file").read_text() == "not the root's"
-
-
-MEANWHILE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "vanishes": (lambda root: (root / "z-last").unlink(), "z-last in {} vanished while it was read: "),
-    "grows": (
-        lambda root: write_at(root / "file", 80_000, b"more"),
-        "file in {} changed while it was read (size, mtime, ctime): something writes that was not paused.",
-    ),
-    "is written": (
-        lambda root: write_at(root / "file", 0, b"new"),
-        "file in {} changed while it was read (mtime, ctime): ",
-    ),
-}
-
-
-@pytest.mark.parametrize("event", MEANWHILE)
-def test_a_change_while_reading(scene: Scene, event: str) -> None:
-    """It is an error in the freeze, and none before."""
-    change, sentence = MEANWHILE[event]
-    shutil.rmtree(scene.source)
-    scene.source.mkdir()
-    for name in ("file", "z-last"):
-        (scene.source / name).write_bytes(b"content" * 9999)
-    order = os.listdir(scene.source)
-    if event == "vanishes" and order[0] != "file":
-        os.rename(scene.source / "z-last", scene.source / "swap")
-        os.rename(scene.source / "file", scene.source / "z-last")
-        os.rename(scene.source / "swap", scene.source / "file")
-    pending = [change]
-
-    def on_bytes(count: int) -> None:
-        assert count > 0
-        if pending:
-            pending.pop()(scene.source)
-
-    one = scene.mirror(on_bytes=on_bytes)
-    one.live_pass()
-    one.frozen_pass()
-    assert one.verify() == []
-    for name in ("file", "z-last"):
-        (scene.source / name).write_bytes(b"content" * 9999)
-    pending.append(change)
-    with pytest.raises(StackError) as raised:
-        one.frozen_pass()
-    assert str(raised.value).startswith(sentence.format(scene.source))
-    assert one.frozen_pass().files == len(os.listdir(scene.source))
-    assert one.verify() == []
-
-
-@pytest.mark.parametrize(("before", "after"), [("file", "directory"), ("directory", "file"), ("pipe", "file")])
-def test_a_name_that_becomes_something_else_between_listing_and_reading(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, before: str, after: str
-) -> None:
-    make: dict[str, Callable[[Path], object]] = {"file": Path.touch, "directory": Path.mkdir, "pipe": os.mkfifo}
-    changing = scene.source / "changing"
-    make[before](changing)
-    listed = os.scandir
-
-    @contextmanager
-    def scandir(directory: Any) -> Iterator[Any]:
-        with listed(directory) as listing:
-            entries = list(listing)
-        if pending.pop("once", None):
-            remove_any(changing)
-            make[after](changing)
-        yield iter(entries)
-
-    pending = {"once": True}
-    monkeypatch.setattr(passing.os, "scandir", scandir)
-    one = scene.mirror()
-    one.live_pass()
-    monkeypatch.undo()
-    one.frozen_pass()
-    assert one.verify() == []
-
-
-def remove_any(path: Path) -> None:
-    path.rmdir() if path.is_dir() else path.unlink()
 
 
 REFUSED: dict[str, tuple[Callable[[Scene], Any], str]] = {
