@@ -87,6 +87,7 @@ def assert_next_run_works() -> None:
     result = json.loads(done.stdout)
     asked = request(ROOT, PROJECT)
     repository = backup.open_repository(asked, Places.of(PROJECT, asked.state_dir))
+    repository.restic.lock_wait_s = 30.0  # the killed run's restic may still be on its way out
     assert repository.check() == []
     assert repository.snapshots(PROJECT)[-1].id == result["snapshot_id"]
     assert not Path(Places.of(PROJECT, asked.state_dir).journal).exists()

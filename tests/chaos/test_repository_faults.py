@@ -359,6 +359,8 @@ def test_a_lock_of_a_living_process(case: Case) -> None:
             repository.forget([case.snapshot], prune=True)
         with fails("is locked by the living process", str(holder.pid), kind=LockedError):
             repository.unlock_stale()
+        with fails("is locked by the living process", str(holder.pid), kind=LockedError):
+            repository.check()  # which is no damage
         assert len(repository.snapshots()) == 1  # reading needs no lock
         case.commit()  # nor does adding
     finally:
@@ -369,6 +371,7 @@ def test_a_lock_of_a_living_process(case: Case) -> None:
 def test_a_lock_of_a_dead_process(case: Case) -> None:
     steps: tuple[Callable[[], object], ...] = (
         lambda: case.repository().unlock_stale(),
+        lambda: case.repository().check() or None,
         lambda: case.repository().forget([case.snapshot], prune=True),
     )
     for step in steps:

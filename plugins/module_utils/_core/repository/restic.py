@@ -202,9 +202,9 @@ class Restic:
         cleaned = not unlock
         while True:
             output, broken = self._run(arguments, cwd, on_line, on_tick)
-            if not broken and output.code in allowed:
+            locked = bool(output.code) and is_locked(output.errors)  # check says 1 for that and for damage
+            if not broken and not locked and output.code in allowed:
                 return output
-            locked = is_locked(output.errors)
             if locked and not cleaned:
                 cleaned = True
                 self._run(("unlock",), None, None, None)
