@@ -29,6 +29,7 @@ _FIRED = {
     "engine": "The Docker engine ended during the freeze, so the guard resumed the containers",
     "terminated": "The guard of the freeze was told to end, so it resumed the containers",
 }
+_ACTIVE = ("running", "paused", "restarting")
 
 
 class Freeze:
@@ -197,9 +198,16 @@ class Freeze:
             if container["Id"] in paused or container["State"]["Paused"]:
                 if state != "paused":
                     return f"Container {name} was resumed while its data was copied; nothing was backed up; try again."
-            elif state in ("running", "paused", "restarting"):
+            elif state in _ACTIVE and self._is_active(container["Id"]):
                 return f"Container {name} started while its data was copied; nothing was backed up; try again."
         return None
+
+    def _is_active(self, container: str) -> bool:
+        """Asked of the container itself: for a moment after a stop has returned, the list still says running."""
+        try:
+            return self._engine.inspect_container(container)["State"]["Status"] in _ACTIVE
+        except StackError:
+            return True
 
     def _restarted(self) -> str | None:
         """Like _broken, for what only an inspection tells; after the window. Who was stopped here has started again."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..capture.plan import touches, volume_key
 from ..engine import Engine
-from ..errors import StackError
+from ..errors import NotFoundError, StackError
 from ..filesystem import covers
 from ..location import locate
 from ..repository.manifest import Manifest
@@ -252,6 +252,14 @@ def refuse_foreign(target: Target, project: str) -> None:
             )
 
 
+def _is_active(engine: Engine, container: str) -> bool:
+    """Asked of the container itself: for a moment after a stop has returned, the engine's list still says running."""
+    try:
+        return engine.inspect_container(container)["State"]["Status"] in _ACTIVE
+    except NotFoundError:
+        return False
+
+
 def refuse_active(targets: Sequence[Target], engine: Engine) -> None:
     """Raise StackError where a container uses a target now; for when all of the plan's have been stopped.
 
@@ -260,7 +268,7 @@ def refuse_active(targets: Sequence[Target], engine: Engine) -> None:
     state = State(engine)
     for target in targets:
         for user in _users(target.name, target.path, state):
-            if user["State"] in _ACTIVE:
+            if user["State"] in _ACTIVE and _is_active(engine, user["Id"]):
                 raise StackError(
                     f"The container {container_name(user)} was started on the volume {target.name} while the restore "
                     "was under way, so nothing was put in place; stop it, or restore again with it running."
