@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import neo4j
-from neo4j.exceptions import DriverError, Neo4jError, ServiceUnavailable, SessionExpired
+from neo4j.exceptions import DriverError, Neo4jError, ServiceUnavailable, SessionExpired, TransientError
 
 ADD = """
 MERGE (u:User {user_id: $user})
@@ -18,6 +19,9 @@ CONSTRAINTS = (
     "CREATE CONSTRAINT memory_id IF NOT EXISTS FOR (m:Memory) REQUIRE m.id IS UNIQUE",
     "CREATE CONSTRAINT user_id IF NOT EXISTS FOR (u:User) REQUIRE u.user_id IS UNIQUE",
 )
+
+
+PAUSES = (0.0, 0.05, 0.2)  # seconds before each further try
 
 
 class GraphStoreError(Exception):
@@ -55,11 +59,14 @@ class Graph:
 
     def _run(self, statement: str, **parameters: object) -> list[neo4j.Record]:
         try:
-            try:
-                return self._once(statement, parameters)
-            except (ServiceUnavailable, SessionExpired):
-                # A pooled connection dies with the server it led to; every statement here may be repeated.
-                return self._once(statement, parameters)
+            for pause in PAUSES:
+                try:
+                    return self._once(statement, parameters)
+                except (ServiceUnavailable, SessionExpired, TransientError):
+                    # A pooled connection dies with the server it led to, and two transactions may stand in each
+                    # other's way; every statement here may be repeated.
+                    time.sleep(pause)
+            return self._once(statement, parameters)
         except (DriverError, Neo4jError, OSError) as failure:
             self.ready = False
             raise GraphStoreError(f"Neo4j: {failure}") from failure
