@@ -32,10 +32,42 @@ PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
 
 
 class Docker:
-    """The three requests that are needed, over the engine's socket. Status 0 means no answer in time."""
+    """The three requests that are needed, over the engine's socket. Status 0 means no answer in time.
+
+    Where systemd holds that socket, it takes connections while dockerd is dead, and they wait for the next dockerd,
+    which first ends the containers that it finds. So a line is kept open to the one that paused: when it closes, no
+    answer comes.
+    """
 
     def __init__(self, path: str):
         self.path = path
+        self.line: socket.socket | None = None
+
+    def hold(self) -> bool:
+        """Open the line, which stays open as long as this dockerd lives; False if it is dead already."""
+        line = socket.socket(socket.AF_UNIX)
+        try:
+            line.settimeout(1.0)
+            line.connect(self.path)
+            line.sendall(PING)
+        except OSError:
+            line.close()
+            return False
+        self.line = line
+        return True
+
+    def hear(self) -> bool:
+        """Read from the line, when it is readable; False, and no line any more, if dockerd has died."""
+        if self.line is None:
+            return False
+        try:
+            alive = bool(self.line.recv(65536))
+        except OSError:
+            alive = False
+        if not alive:
+            self.line.close()
+            self.line = None
+        return alive
 
     def ask(self, method: str, path: str, timeout: float) -> tuple[int, bytes]:
         """Status and body; HTTP/1.0, so that the body ends with the connection. timeout: seconds for all of it."""
@@ -48,7 +80,12 @@ class Docker:
                 connection.connect(self.path)
                 connection.sendall(request)
                 while True:
-                    connection.settimeout(max(0.01, until - time.monotonic()))
+                    watched = [connection] + ([self.line] if self.line else [])
+                    readable = select.select(watched, [], [], max(0.01, until - time.monotonic()))[0]
+                    if not readable or (connection not in readable and not self.hear()):
+                        return 0, b""
+                    if connection not in readable:
+                        continue
                     chunk = connection.recv(65536)
                     if not chunk:
                         break
@@ -184,10 +221,9 @@ class Guard:
     def watch(self) -> str | None:
         """Why to fire, or None if there is nothing to do any more."""
         deadline: float | None = None
-        engine: socket.socket | None = None
         while True:
             now = time.monotonic()
-            watched = [self.parent.connection] + ([engine] if engine else [])
+            watched = [self.parent.connection] + ([self.docker.line] if self.docker.line else [])
             wait = LOOK_S if deadline is None else max(0.0, min(LOOK_S, deadline - now))
             readable = select.select(watched, [], [], wait)[0]
             words = self.parent.lines() if self.parent.connection in readable else []
@@ -196,8 +232,7 @@ class Guard:
                 return None
             if "go" in words:
                 deadline = time.monotonic() + float(self.orders["timeout"])
-                engine = self._watch_engine()
-                if engine is None:
+                if not self.docker.hold():
                     return "engine"
             going = deadline is not None
             if self.parent.closed or not self._parent_lives():
@@ -206,7 +241,7 @@ class Guard:
                 return "asked"
             if self.terminated:
                 return "terminated" if going else None
-            if engine in readable and not _answer(engine):
+            if self.docker.line in readable and not self.docker.hear():
                 return "engine"
             if deadline is not None and time.monotonic() >= deadline:
                 return "deadline"
@@ -265,18 +300,6 @@ class Guard:
                 json.dump(value, file)
             os.replace(path + ".new", path)
 
-    def _watch_engine(self) -> socket.socket | None:
-        """A connection that stays open as long as dockerd lives."""
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.settimeout(1.0)
-            connection.connect(self.docker.path)
-            connection.sendall(PING)
-        except OSError:
-            connection.close()
-            return None
-        return connection
-
     def _parent_lives(self) -> bool:
         """Besides the connection, which a child that the parent forked may hold open."""
         try:
@@ -285,13 +308,6 @@ class Guard:
         except OSError:
             return False
         return fields[0] not in (b"Z", b"X") and int(fields[19]) == self.orders["pid_start"]
-
-
-def _answer(connection: socket.socket) -> bool:
-    try:
-        return bool(connection.recv(65536))
-    except OSError:
-        return False
 
 
 def main(arguments: list[str]) -> None:
