@@ -26,6 +26,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.engine impo
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 from sleepers import DIRECTORY, IMAGE, MAKE_IMAGE, PREFIX, PROMISED_S, REPOSITORY, Sleepers
 
 RUN = {"a": "running", "b": "running", "c": "running"}
@@ -294,6 +295,20 @@ def test_a_guard_that_was_let_go_does_nothing(sleepers: Sleepers, engine: Record
     assert sleepers.states() == {**RUN, "a": "paused"}
 
 
+def test_a_guard_that_has_fired_leaves_the_next_freeze_alone(
+    sleepers: Sleepers, engine: Recording, places: Places
+) -> None:
+    process, said = sleepers.freeze("body", "a", "b", "c")
+    os.kill(said["pid"], signal.SIGKILL)
+    assert process.wait(timeout=10) != 0
+    assert sleepers.wait(RUN, PROMISED_S) == RUN
+    assert recover(engine, places)
+    with freeze(engine, places):
+        time.sleep(2)
+        assert sleepers.states() == dict.fromkeys(RUN, "paused")
+    assert sleepers.guards(0.5) == ""
+
+
 def test_the_freezer_of_cgroup_version_2(tmp_path: Path) -> None:
     mounts = Path("/proc/self/mountinfo").read_text()
     made = freezers("0::/omguard-test", mounts, "omguard-test")[0]
@@ -322,6 +337,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.fre
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 module = AnsibleModule({"names": {"type": "list"}, "directory": {}})
 at = module.params["directory"]
 places = Places.of("omguard", at + "/state", at + "/run")

@@ -23,6 +23,7 @@ from ..errors import StackError
 from ..operation.places import Places, require_local
 from ..operation.process import start_ticks
 from .guard_process import main as _guard_main
+from .guard_process import turn
 
 READY_S = 20.0  # an interpreter starts in 0.05 s; a machine at its limit may take long
 SETTLED_S = 15.0
@@ -57,8 +58,7 @@ class Guard:
             "id": self._id,
             "fired": self._places.fired,
         }
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._places.fired)
+        take_over(self._places)
         directory = os.path.join(self._places.runtime, "guard")
         shutil.rmtree(directory, ignore_errors=True)  # a parent that was killed while arming leaves it
         try:
@@ -188,6 +188,12 @@ class Guard:
             *lines, self._text = (self._text + data).split(b"\n")
             for line in lines:
                 self._said.update(json.loads(line))
+
+
+def take_over(places: Places) -> None:
+    """Forget what a guard did, which ends it: for a while it still resumes whatever is frozen of its containers."""
+    with turn(places.runtime), contextlib.suppress(FileNotFoundError):
+        os.unlink(places.fired)
 
 
 def find_freezer(pid: int, container: str) -> dict[str, str] | None:

@@ -15,6 +15,7 @@ Lines from the parent (JSON first, then words): orders, go, end, fire. Lines to 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -22,6 +23,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 SWEEP_S = 2.0  # how long the engine may take for all containers before their cgroups are opened without it
@@ -155,6 +157,21 @@ def resume(docker: Docker, container: dict[str, Any], timeout: float) -> bool:
     return known
 
 
+@contextlib.contextmanager
+def turn(directory: str) -> Iterator[None]:
+    """One at a time: a guard that resumes, or the operation that takes its containers over. directory: the record's."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # then there is no record to fight for
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 class Parent:
     """The connection to the process that pauses. closed: it is dead, or has let go."""
 
@@ -203,6 +220,7 @@ class Guard:
         self.containers: list[dict[str, Any]] = orders["containers"]
         self.docker = Docker(orders["socket"])
         self.terminated = False
+        self._recorded = False
         signal.signal(signal.SIGTERM, self._terminate)
 
     def _terminate(self, number: int, frame: Any) -> None:
@@ -248,8 +266,16 @@ class Guard:
 
     def fire(self, reason: str) -> None:
         """Let everything run, then stay until the engine's record is right and nothing late has come."""
-        self._record(reason, set())
-        self.parent.say(fired=reason)
+        with turn(os.path.dirname(self.orders["fired"])):
+            self._record(reason, set())
+            self.parent.say(fired=reason)
+            known = self._sweep(reason)
+            self._record(reason, known)
+        if self._settle(reason, known):
+            self.parent.say(settled=len(known) == len(self.containers))
+
+    def _sweep(self, reason: str) -> set[str]:
+        """Open everything once; the ids of which the engine knows that they run."""
         if reason == "engine":  # asking first would only cost time
             for container in self.containers:
                 set_freezer(container, "thaw")
@@ -263,32 +289,53 @@ class Guard:
                 known.add(container["id"])
             else:
                 until = time.monotonic()  # it did not answer once: do not let the others wait for it
-        self._record(reason, known)
-        if self._settle(known):
-            self._record(reason, known)
-            self.parent.say(settled=len(known) == len(self.containers))
+        return known
 
-    def _settle(self, known: set[str]) -> bool:
-        """Look after the containers until it has been quiet for a while; False if the parent wants no more of it."""
+    def _settle(self, reason: str, known: set[str]) -> bool:
+        """Look after the containers until it has been quiet for a while; False if somebody wants no more of it.
+
+        The next operation says so by removing the record of this one: what is frozen from then on, it froze itself.
+        """
         end = time.monotonic() + RECONCILE_S
         quiet = time.monotonic()
         while time.monotonic() < end and (len(known) < len(self.containers) or time.monotonic() - quiet < SETTLE_S):
             if "end" in self.parent.wait(0.1):
                 return False
-            for container in self.containers:
-                if is_frozen(container) and not resume(self.docker, container, 1.0):
-                    known.discard(container["id"])
-            for container in self.containers:
-                if container["id"] in known and container.get("freezer"):
-                    continue
-                state = self.docker.state(container)
-                if state is None:
-                    break  # the engine is away: one question at a time
-                if state != "paused" or resume(self.docker, container, 2.0):
-                    if container["id"] not in known:
-                        quiet = time.monotonic()
-                    known.add(container["id"])
+            with turn(os.path.dirname(self.orders["fired"])):
+                if not self._is_mine():
+                    return False
+                if self._look_after(known):
+                    quiet = time.monotonic()
+        with turn(os.path.dirname(self.orders["fired"])):
+            if not self._is_mine():
+                return False
+            self._record(reason, known)
         return True
+
+    def _look_after(self, known: set[str]) -> bool:
+        """Resume what is frozen still or again, and ask the engine about those not known to run; True if that grew."""
+        grown = False
+        for container in self.containers:
+            if is_frozen(container) and not resume(self.docker, container, 1.0):
+                known.discard(container["id"])
+        for container in self.containers:
+            if container["id"] in known and container.get("freezer"):
+                continue
+            state = self.docker.state(container)
+            if state is None:
+                break  # the engine is away: one question at a time
+            if state != "paused" or resume(self.docker, container, 2.0):
+                grown = grown or container["id"] not in known
+                known.add(container["id"])
+        return grown
+
+    def _is_mine(self) -> bool:
+        """Whether the record is this guard's still; what could not be written cannot have been removed."""
+        try:
+            with open(self.orders["fired"], "rb") as file:
+                return bool(json.load(file)["id"] == self.orders["id"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return not self._recorded
 
     def _record(self, reason: str, known: set[str]) -> None:
         """For recover(): what runs, and is the user's again. What has ended with dockerd is not."""
@@ -299,6 +346,7 @@ class Guard:
             with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 json.dump(value, file)
             os.replace(path + ".new", path)
+            self._recorded = True
 
     def _parent_lives(self) -> bool:
         """Besides the connection, which a child that the parent forked may hold open."""

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-from ..capture.guard import find_freezer
+from ..capture.guard import find_freezer, take_over
 from ..capture.guard_process import Docker, resume
 from ..engine import Engine
 from ..errors import NotFoundError, StackError
@@ -181,6 +181,5 @@ class _Recovery:
     def _end(self, journal: Journal) -> None:
         self._say(f"Ended the {journal.data['operation']} that died in the phase {journal.data.get('phase')}.")
         if not self.check_mode:
-            with contextlib.suppress(OSError):
-                os.unlink(self.places.fired)
+            take_over(self.places)
             journal.end()
