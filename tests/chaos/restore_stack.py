@@ -10,12 +10,10 @@ All that is made is named omrest, and is removed before and after.
 from __future__ import annotations
 
 import fcntl
-import io
 import os
 import shutil
 import sqlite3
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -34,6 +32,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.p
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.password import ensure_password
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept, restore, swap
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.request import RestoreRequest
+from sleep_image import make_image
 
 PROJECT = "omrest"
 IMAGE = f"{PROJECT}/sleep"
@@ -122,7 +121,7 @@ class Stack:
 
     def backup(self, **asked: Any) -> str:
         where = str(self.directory / "repository"), str(self.password)
-        request = BackupRequest(PROJECT, *where, state_dir=str(self.state), **asked)
+        request = BackupRequest(PROJECT, *where, **{"state_dir": str(self.state), **asked})
         return str(backup.run(request, self.engine, Progress())["snapshot_id"])
 
     def restore(self, **asked: Any) -> dict[str, Any]:
@@ -175,15 +174,9 @@ def tree(root: Path) -> dict[str, Any]:
 def image() -> Iterator[None]:
     """/bin/sleep of this machine and nothing else. Names are fixed, so two runs on one engine wait for each other."""
     client = docker.APIClient()
-    listed = subprocess.run(["ldd", "/bin/sleep"], capture_output=True, text=True, check=True).stdout
-    files = ["/bin/sleep", *(word for word in listed.split() if word.startswith("/"))]
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", dereference=True) as archive:
-        for file in files:
-            archive.add(file)
     with open(f"/var/tmp/{PROJECT}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        client.import_image_from_data(stream.getvalue(), repository=IMAGE)
+        subprocess.run(["sh", "-c", make_image(IMAGE)], check=True, stdout=subprocess.DEVNULL)
         yield
         client.remove_image(IMAGE, force=True)
 

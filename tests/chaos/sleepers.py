@@ -13,15 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sleep_image import make_image
+
 PREFIX = "omguard"
 IMAGE = "omguard/sleep"
 DIRECTORY = "/var/tmp/omguard"
 PROMISED_S = 5.0  # within this, whatever dies, paused containers run again
 REPOSITORY = Path(__file__).resolve().parents[2]
-MAKE_IMAGE = (
-    f"docker image inspect {IMAGE} >/dev/null 2>&1 || "
-    "tar -chf - /bin/sleep $(ldd /bin/sleep | grep -o '/[^ )]*') 2>/dev/null | docker import - " + IMAGE
-)
+MAKE_IMAGE = make_image(IMAGE)
 
 
 class Sleepers:

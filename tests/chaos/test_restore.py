@@ -73,6 +73,15 @@ def test_the_safety_capture_of_one_volume_leaves_the_copies_of_the_others(stack:
     assert not default.exists()  # no backup keeps a copy there
 
 
+def test_what_is_refused_the_first_time_leaves_not_even_a_directory(stack: Stack) -> None:
+    fresh = stack.directory / "fresh"
+    with pytest.raises(StackError, match="names none of the stack"):
+        stack.restore(state_dir=str(fresh), snapshot="tag:none")
+    with pytest.raises(StackError, match="nothing-of-ours"):
+        stack.backup(state_dir=str(fresh), volumes=[{"name": "nothing-of-ours"}])
+    assert not (fresh / PROJECT).exists()
+
+
 def test_check_mode_changes_nothing(stack: Stack) -> None:
     live, files = stack.trees(), sorted(stack.state.rglob("*"))
     result = restore.run(stack.request, stack.engine, Progress(), check_mode=True)

@@ -21,6 +21,7 @@ from typing import Any
 import docker
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
+from sleep_image import make_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = "omtest/sleep"
@@ -101,13 +102,7 @@ def alone() -> Iterator[None]:
 def image(alone: None) -> Iterator[str]:
     """An image with /bin/sleep of this machine and nothing else, under the names that the stores' images have."""
     client = docker.APIClient()
-    listed = subprocess.run(["ldd", "/bin/sleep"], capture_output=True, text=True, check=True).stdout
-    files = ["/bin/sleep", *(word for word in listed.split() if word.startswith("/"))]
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", dereference=True) as archive:
-        for file in files:
-            archive.add(file)
-    client.import_image_from_data(stream.getvalue(), repository=IMAGE)
+    subprocess.run(["sh", "-c", make_image(IMAGE)], check=True, stdout=subprocess.DEVNULL)
     names = [f"{PREFIX}/{store}" for store in ("qdrant", "neo4j", "openmemory-mcp")]
     for name in names:
         client.tag(IMAGE, name)

@@ -19,7 +19,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.backup impo
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.description import without_secrets
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
-from ansible_collections.openmemory.stack.plugins.module_utils._core.repository import listing
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository import kept_manifests, listing
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.failures import Failure, error_of
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.manifest import Manifest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.password import ensure_password
@@ -341,13 +341,13 @@ class Known(Repository):
 
 def test_manifests_are_asked_for_once(tmp_path: Path) -> None:
     places, known = Places("p", str(tmp_path / "state"), str(tmp_path / "run")), Known()
-    info.remember_manifest(places, THERE[2].id, MANIFEST)
+    kept_manifests.remember_manifest(places, THERE[2].id, MANIFEST)
     first = info.snapshots_info(known, places, "p")
     assert sorted(known.asked) == [THERE[0].id, THERE[1].id, THERE[3].id]
     assert [each["short_id"][-1] for each in first["snapshots"]] == ["4", "3", "2", "1"]
     assert all(each["manifest"]["way"] == "reflink" for each in first["snapshots"])
     Path(places.manifests, f"{THERE[0].id}.json").write_text("{")
-    info.forget_manifests(places, [THERE[1].id, "none"])
+    kept_manifests.forget_manifests(places, [THERE[1].id, "none"])
     info.snapshots_info(known, places, "p")
     assert sorted(known.asked[3:]) == [THERE[0].id, THERE[1].id]
 

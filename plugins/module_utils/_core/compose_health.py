@@ -19,7 +19,7 @@ from .project_secrets import Mask
 _STABLE_SECONDS = 3.0  # how long a container without a health check must run before it counts as up
 _UNHEALTHY_SECONDS = 10.0  # how long a container may stay unhealthy, or dead, before we give up
 _CRASHING_SECONDS = 60.0  # the same while its restart policy tries again: it may be waiting for a database
-_POLL_SECONDS = 0.3
+_POLL_SECONDS = 0.15  # a look takes 0.01 s, and this is added to every downtime
 _LOG_LINES = 8
 _CHECK_CHARACTERS = 300  # of the end, where a traceback has its reason
 _TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")

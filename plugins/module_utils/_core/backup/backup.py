@@ -29,13 +29,14 @@ from ..operation.recover import recover
 from ..proof import census
 from ..proof.checks import check_staged
 from ..repository import listing
+from ..repository.kept_manifests import remember_manifest
 from ..repository.manifest import Manifest
 from ..repository.repository import Commit, Repository
 from ..repository.restic import Restic
 from ..restore.kept import purge_expired
 from .description import make_manifest
 from .request import BackupRequest
-from .snapshots import remember_manifest, retain
+from .snapshots import retain
 
 SAFETY = "safety"
 _MARK = "openmemory-stack"
@@ -47,10 +48,13 @@ def run(request: BackupRequest, engine: Engine, progress: Progress, check_mode: 
     In check mode nothing is changed, and the result says what would be done.
     """
     request.check()
-    places = Places.of(request.project, request.state_dir, create=not check_mode)
+    places = Places.of(request.project, request.state_dir, create=False)
     repository = open_repository(request, places)
-    if check_mode:
-        return _predict(request, engine, places, repository)
+    if check_mode or not os.path.isdir(places.state):  # what is refused the first time leaves not even a directory
+        predicted = _predict(request, engine, places, repository)
+        if check_mode:
+            return predicted
+    Places.of(request.project, request.state_dir)
     with OperationLock(places, "backup"):
         progress.attach(places.progress)
         repaired = recover(engine, places, lock_held=True)

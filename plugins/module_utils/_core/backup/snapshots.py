@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,7 @@ from typing import Any
 
 from ..errors import StackError
 from ..operation.places import Places
-from ..repository.manifest import Manifest
+from ..repository.kept_manifests import forget_manifests, manifest_of
 from ..repository.repository import Repository
 from ..repository.retention import Keep, to_remove
 from ..repository.snapshot import Snapshot, own_regular, whole_first
@@ -74,11 +72,6 @@ def snapshots_info(
     }
 
 
-def remember_manifest(places: Places, snapshot_id: str, manifest: Manifest) -> None:
-    """Keep the manifest of a new snapshot (full id) on this host, so that listing it needs no call of restic."""
-    _keep(places, snapshot_id, manifest.to_json())
-
-
 def retain(repository: Repository, places: Places, keep: Keep, host: str, prune: bool) -> list[Snapshot]:
     """Remove what keep does not keep of the snapshots that this host made of the project; those removed.
 
@@ -91,49 +84,11 @@ def retain(repository: Repository, places: Places, keep: Keep, host: str, prune:
     return going
 
 
-def forget_manifests(places: Places, snapshot_ids: Sequence[str]) -> None:
-    """Drop the kept manifests of removed snapshots."""
-    for each in snapshot_ids:
-        if os.path.exists(_kept_at(places, each)):
-            os.unlink(_kept_at(places, each))
-
-
-def manifest_of(repository: Repository, places: Places | None, snapshot_id: str) -> dict[str, Any]:
-    """The manifest of a snapshot (full id), from this host where it is kept; StackError where it is damaged."""
-    if places is not None:
-        try:
-            with open(_kept_at(places, snapshot_id), encoding="utf-8") as file:
-                return Manifest.from_json(file.read(), snapshot_id).to_dict()
-        except (OSError, ValueError, StackError):  # not kept, or damaged: the repository's is the true one
-            pass
-    found = repository.manifest(snapshot_id)
-    if places is not None:
-        _keep(places, snapshot_id, json.dumps(found))
-    return found
-
-
 def _manifest(repository: Repository, places: Places | None, snapshot: Snapshot) -> dict[str, Any]:
     try:
         return {"manifest": manifest_of(repository, places, snapshot.id)}
     except StackError as error:
         return {"manifest": None, "manifest_problem": str(error)}
-
-
-def _kept_at(places: Places, snapshot_id: str) -> str:
-    return os.path.join(places.manifests, f"{snapshot_id}.json")
-
-
-def _keep(places: Places, snapshot_id: str, text: str) -> None:
-    path = _kept_at(places, snapshot_id)
-    try:
-        os.makedirs(places.manifests, mode=0o700, exist_ok=True)
-        with os.fdopen(
-            os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
-        ) as file:
-            file.write(text)
-        os.replace(f"{path}.new", path)
-    except OSError as error:
-        raise StackError(f"{path} cannot be written ({error.strerror}): make room or correct its owner.") from error
 
 
 def _health(repository: Repository, wanted: bool | str) -> str | list[str]:

@@ -79,7 +79,7 @@ def capture(
     for key, mirror in live.items():
         found.reports[key] = mirror.live_pass()
         mirror.save()
-    if way.name != "single":
+    if way.name != "single" and not all(mirror.is_warm() for mirror in frozen.values()):
         found.read_before = _pre_copy(list(frozen.values()))
     found.before = witness()
     journal.phase("freeze")
@@ -89,11 +89,11 @@ def capture(
 
     def last() -> None:
         """What the witness and the guard took time for is copied too; sharing blocks first writes out what is dirty."""
-        for mirror in frozen.values():
-            if way.name == "single":
+        if way.name == "single":
+            for mirror in frozen.values():
                 mirror.flush()
-            else:
-                found.read_before += mirror.live_pass().bytes_read
+        else:
+            found.read_before += _pre_copy(list(frozen.values()))
         nonlocal begun
         begun = time.time()
         refuse_others(engine, plan)  # outside of the window, and as near to it as can be
@@ -127,7 +127,10 @@ def _mirror(volume: PlannedVolume, way: Way, staging: Staging, settings: Capture
 
 
 def _pre_copy(mirrors: list[Mirror]) -> int:
-    """Pass after pass, until one is short or passes stop helping; one more comes right before the window."""
+    """Pass after pass, until one is short or passes stop helping.
+
+    A whole copy is made before the census and the guard; what changed since the last backup only after them.
+    """
     total, before = 0, None
     for _number in range(_MOST_LIVE_PASSES):
         reports = [mirror.live_pass() for mirror in mirrors]

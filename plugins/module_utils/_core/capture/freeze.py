@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from ..engine import Engine
+from ..engine import ACTIVE, Engine
 from ..errors import NotFoundError, StackError
 from ..operation.journal import Journal
 from ..operation.places import Places, require_local
@@ -29,7 +29,6 @@ _FIRED = {
     "engine": "The Docker engine ended during the freeze, so the guard resumed the containers",
     "terminated": "The guard of the freeze was told to end, so it resumed the containers",
 }
-_ACTIVE = ("running", "paused", "restarting")
 
 
 class Freeze:
@@ -198,14 +197,13 @@ class Freeze:
             if container["Id"] in paused or container["State"]["Paused"]:
                 if state != "paused":
                     return f"Container {name} was resumed while its data was copied; nothing was backed up; try again."
-            elif state in _ACTIVE and self._is_active(container["Id"]):
+            elif state in ACTIVE and self._may_write(container["Id"]):
                 return f"Container {name} started while its data was copied; nothing was backed up; try again."
         return None
 
-    def _is_active(self, container: str) -> bool:
-        """Asked of the container itself: for a moment after a stop has returned, the list still says running."""
+    def _may_write(self, container: str) -> bool:
         try:
-            return self._engine.inspect_container(container)["State"]["Status"] in _ACTIVE
+            return self._engine.is_active(container)
         except StackError:
             return True
 

@@ -35,6 +35,10 @@ class Directory:
         self.entries: dict[str, Signature | None] = {}
         self.children: dict[str, Directory] = {}
 
+    def is_known(self) -> bool:
+        """Whether anything in it is vouched for."""
+        return any(self.entries.values()) or any(child.is_known() for child in self.children.values())
+
 
 class Bond(NamedTuple):
     """What an index holds for; another boot counts as another copy, since the copy is not flushed after each pass."""

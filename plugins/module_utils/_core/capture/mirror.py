@@ -63,6 +63,11 @@ class Mirror:
         self._bond: index.Bond | None = None
         self._flush: Flush | None = None
 
+    def is_warm(self) -> bool:
+        """Whether the index vouches for something in the copy, so that a pass reads only what has changed since."""
+        self._prepare()
+        return self._root is not None and self._root.is_known()
+
     def flush(self) -> None:
         """Load the index, look through the copy, and write the source's dirty pages out: the work before a freeze.
 

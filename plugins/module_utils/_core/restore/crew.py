@@ -12,13 +12,12 @@ from typing import Any
 
 from ..compose_containers import SERVICE_LABEL
 from ..compose_health import Waiter
-from ..engine import Engine
+from ..engine import ACTIVE, Engine
 from ..errors import NotFoundError, StackError
 from ..operation.journal import Journal
 from ..project_secrets import mask_of
 
 DEPENDS_LABEL = "com.docker.compose.depends_on"
-_ACTIVE = ("running", "restarting", "paused")
 _WORKERS = 8  # containers of one level are stopped and started together, as Compose does
 
 
@@ -104,7 +103,7 @@ def stop_if_active(engine: Engine, identities: Sequence[str]) -> list[str]:
     for identity in reversed(identities):
         try:
             about = engine.inspect_container(identity)
-            if about["State"]["Status"] in _ACTIVE:
+            if about["State"]["Status"] in ACTIVE:
                 if about["State"]["Status"] == "paused":
                     engine.unpause(identity)
                 engine.stop(identity)

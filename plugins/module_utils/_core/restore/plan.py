@@ -16,7 +16,9 @@ from ..byte_sizes import show_bytes
 from ..engine import Engine
 from ..errors import StackError
 from ..filesystem import existing_ancestor, free_and_total
+from ..operation.places import Places
 from ..proof.gate import version_problem, version_warning
+from ..repository.kept_manifests import manifest_of
 from ..repository.manifest import Manifest
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
@@ -83,11 +85,18 @@ class RestorePlan:
 
 
 def make_plan(
-    request: RestoreRequest, engine: Engine, repository: Repository, state: State | None = None
+    request: RestoreRequest,
+    engine: Engine,
+    repository: Repository,
+    state: State | None = None,
+    places: Places | None = None,
 ) -> RestorePlan:
-    """Resolve, find and check everything. Raises StackError with what stands in the way; changes nothing."""
+    """Resolve, find and check everything. Raises StackError with what stands in the way; changes nothing.
+
+    places: where this host may keep the snapshot's manifest, which saves reading it from the repository.
+    """
     snapshot = repository.resolve(request.snapshot, request.from_project or request.project)
-    manifest = Manifest(**repository.manifest(snapshot.id))
+    manifest = Manifest(**manifest_of(repository, places, snapshot.id, keep=False))
     _refuse_other_stack(request, snapshot, manifest)
     keys = choose_keys(request, manifest)
     state = state or State(engine)

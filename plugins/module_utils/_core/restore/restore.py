@@ -40,16 +40,19 @@ def run(request: RestoreRequest, engine: Engine, progress: Progress, check_mode:
     """
     request.check()
     require_local(engine)
-    places = Places.of(request.project, request.state_dir, create=not check_mode)
+    places = Places.of(request.project, request.state_dir, create=False)
     repository = open_repository(request, places)
-    if check_mode:
-        return _predict(make_plan(request, engine, repository))
+    if check_mode or not os.path.isdir(places.state):  # what is refused the first time leaves not even a directory
+        predicted = _predict(make_plan(request, engine, repository, places=places))
+        if check_mode:
+            return predicted
+    Places.of(request.project, request.state_dir)
     with OperationLock(places, "restore"):
         progress.attach(places.progress)
         said = recover(engine, places, lock_held=True)
         said += kept.purge_expired(places)
         progress.phase("plan")
-        plan = make_plan(request, engine, repository)
+        plan = make_plan(request, engine, repository, places=places)
         journal = Journal.begin(places, "restore", new_id())
         try:
             result = _Restore(plan, engine, places, repository, progress, journal).run()

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..capture.plan import touches, volume_key
-from ..engine import Engine
-from ..errors import NotFoundError, StackError
+from ..engine import ACTIVE, Engine
+from ..errors import StackError
 from ..filesystem import covers
 from ..location import locate
 from ..repository.manifest import Manifest
@@ -25,7 +25,6 @@ from .request import RestoreRequest
 from .swap import HIDDEN
 
 CONFIG_HASH_LABEL = "com.docker.compose.config-hash"  # without it Compose never offers to recreate a volume
-_ACTIVE = ("running", "paused", "restarting", "removing")
 
 
 @dataclass
@@ -244,20 +243,12 @@ def refuse_foreign(target: Target, project: str) -> None:
     """Raise StackError where a container that is not of the project uses the volume right now."""
     for user in target.users:
         owner = (user.get("Labels") or {}).get(PROJECT_LABEL)
-        if owner != project and user["State"] in _ACTIVE:
+        if owner != project and user["State"] in ACTIVE:
             of_whom = f"of the project {owner}" if owner else "of no Compose project"
             raise StackError(
                 f"The volume {target.name} is in use by the container {container_name(user)} {of_whom}, not {project}; "
                 "stop that container first."
             )
-
-
-def _is_active(engine: Engine, container: str) -> bool:
-    """Asked of the container itself: for a moment after a stop has returned, the engine's list still says running."""
-    try:
-        return engine.inspect_container(container)["State"]["Status"] in _ACTIVE
-    except NotFoundError:
-        return False
 
 
 def refuse_active(targets: Sequence[Target], engine: Engine) -> None:
@@ -268,7 +259,7 @@ def refuse_active(targets: Sequence[Target], engine: Engine) -> None:
     state = State(engine)
     for target in targets:
         for user in _users(target.name, target.path, state):
-            if user["State"] in _ACTIVE and _is_active(engine, user["Id"]):
+            if user["State"] in ACTIVE and engine.is_active(user["Id"]):
                 raise StackError(
                     f"The container {container_name(user)} was started on the volume {target.name} while the restore "
                     "was under way, so nothing was put in place; stop it, or restore again with it running."

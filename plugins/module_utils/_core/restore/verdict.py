@@ -129,12 +129,15 @@ class Verdict:
         if not self.plan.crew.ids or self.request.path:
             return
         self.progress.phase("census")
-        refused = self.login()
-        if refused:
-            raise StackError(refused.strip())
+        found: dict[str, Any] = {}
+        if self.request.check_census:
+            found = census.ask(self.engine, self.plan.crew.inspect(), self._keys, self.warnings)
+        if not found or None in found.values():  # a store that let itself be counted took the password
+            refused = self.login()
+            if refused:
+                raise StackError(refused.strip())
         if not self.request.check_census:
             return
-        found = census.ask(self.engine, self.plan.crew.inspect(), self._keys, self.warnings)
         self.census.update({key: value for key, value in found.items() if value is not None})
         kinds = {target.key: target.store for target in self.plan.targets}
         expected = {key: value for key, value in self._expected.items() if key in found and kinds[key] != sqlite.KIND}
