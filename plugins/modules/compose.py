@@ -138,6 +138,7 @@ services:
       containers: [{name: openmemory-qdrant-1, id: 5d3f…, state: running, health: healthy}]
 """
 
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -180,7 +181,7 @@ def project_of(module: AnsibleModule) -> Project:
         secrets=strings(params["secrets"]),
         **{name: params[name] for name in same},
     )
-    return Project(request, connect(module), module.check_mode)
+    return Project(request, partial(connect, module), module.check_mode)
 
 
 def main() -> None:

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from . import compose_events, compose_images, compose_stamp
@@ -34,32 +36,36 @@ class Result:
 
 
 class Project:
-    """The project of one request on one engine."""
+    """The project of one request on one engine. connect gives the engine, and is called when it is needed first."""
 
-    def __init__(self, request: Request, engine: Engine, check_mode: bool = False):
+    def __init__(self, request: Request, connect: Callable[[], Engine], check_mode: bool = False):
         self.request = request
-        self.engine = engine
+        self._connect = connect
         self.check_mode = check_mode
         self.result = Result()
+
+    @cached_property
+    def engine(self) -> Engine:
+        return self._connect()
 
     def present(self) -> Result:
         """Files in place, everything up and healthy. Raises StackError; before it changes anything, where it can."""
         request = self.request
         wanted = wanted_files(request.files, {**request.env, **request.secrets}, request.project_name)
         changes = find_changes(request.project_src, wanted)
-        with Candidate(request, wanted) as candidate:
+        with ThreadPoolExecutor(1) as worker, Candidate(request, wanted) as candidate:
+            looking = worker.submit(self._look)  # importing the SDK and asking take as long as Compose does
             cli = candidate.cli()
             config, self.result.warnings = cli.config()
             check_references(config)
+            existing, containers = looking.result()
             self._check_images(config)
             volumes = config_volumes(config)
-            existing = self.engine.volumes()
             check_volumes(volumes, existing, request.expected_volumes if self.check_mode else ())
             self.result.diff = file_diffs(changes, self.request.env, self.request.mask)
             if self.check_mode:
                 self._note_files(changes)
             given = compose_stamp.fingerprint(config, plugin_identity(), {"remove_orphans": request.remove_orphans})
-            containers = self._containers()
             images = compose_images.local_images(self.engine, _references(config))
             if not self._is_current(given, config, containers, images):
                 if self.check_mode:
@@ -251,6 +257,10 @@ class Project:
 
     def _stop_timeout(self) -> list[str]:
         return [] if self.request.stop_timeout is None else ["--timeout", str(self.request.stop_timeout)]
+
+    def _look(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The engine's volumes, and the project's containers."""
+        return self.engine.volumes(), self._containers()
 
     def _containers(self) -> list[dict[str, Any]]:
         return project_containers(self.engine, self.request.project_name)
