@@ -184,7 +184,7 @@ def test_what_the_guard_resumed_belongs_to_the_user(
     places: Places, journal: Journal, operation: str, calls: list[str]
 ) -> None:
     journal.note("paused", entries("a"))
-    write_json(places.fired, {"id": operation, "reason": "parent", "resumed": ["a"]})
+    write_json(places.guard, {"id": operation, "reason": "parent", "resumed": ["a"]})
     docker: Any = Docker(a="paused")
     recover(docker, places)
     assert docker.calls == calls

@@ -163,12 +163,15 @@ class _Backup:
         settings = CaptureSettings(asked.compare, asked.freeze_timeout, asked.stop_timeout)
 
         def witness() -> dict[str, Any]:
-            if opened is not None:
-                opened.result()  # before anything is frozen: a wrong password then costs nothing
             self.warnings.clear()
             return census.ask(self.engine, plan.containers, plan.keys, self.warnings)
 
-        return capture(plan, way, staging, self.engine, self.places, self.journal, self.progress, settings, witness)
+        def ready() -> None:
+            if opened is not None:
+                opened.result()  # a wrong password freezes nothing
+
+        same = plan, way, staging, self.engine, self.places, self.journal, self.progress, settings
+        return capture(*same, witness, ready)
 
     def _prove(
         self, plan: CapturePlan, captured: Captured, staging: Staging, journal: Journal

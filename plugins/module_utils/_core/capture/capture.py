@@ -24,6 +24,7 @@ from .staging import Staging
 from .way import Way
 
 _MOST_LIVE_PASSES = 4
+_SHORT_WAIT_S = 0.1  # after the last pass
 _SHORT_PASS_S = 1.0  # what is written meanwhile is little, and another pass costs as much again
 
 
@@ -66,9 +67,11 @@ def capture(
     progress: Progress,
     settings: CaptureSettings,
     witness: Callable[[], Any] = lambda: None,
+    ready: Callable[[], None] = lambda: None,
 ) -> Captured:
     """Fill staging with one instant of plan's volumes. witness is asked right before and right after the window.
 
+    ready may wait, and raise StackError where the copy would be of no use; it is called before anything is frozen.
     Raises StackError, with every container running again, where a file could not be read or the instant was broken.
     """
     frozen = {volume.key: _mirror(volume, way, staging, settings, progress) for volume in plan.frozen}
@@ -79,33 +82,43 @@ def capture(
     for key, mirror in live.items():
         found.reports[key] = mirror.live_pass()
         mirror.save()
-    if way.name != "single" and not all(mirror.is_warm() for mirror in frozen.values()):
-        found.read_before = _pre_copy(list(frozen.values()))
-    found.before = witness()
-    journal.phase("freeze")
-    progress.phase("freeze")
+    mirrors = list(frozen.values())
     timeouts = settings.timeout, settings.stop_timeout
     begun = 0.0
 
     def last() -> None:
         """What the witness and the guard took time for is copied too; sharing blocks first writes out what is dirty."""
         if way.name == "single":
-            for mirror in frozen.values():
+            ready()
+            for mirror in mirrors:
                 mirror.flush()
         else:
-            found.read_before += _pre_copy(list(frozen.values()))
+            asked = time.monotonic()
+            found.read_before += _pre_copy(mirrors)
+            copied = time.monotonic()
+            ready()
+            was_long = copied - asked > _SHORT_PASS_S
+            if was_long:  # the census is of a moment long before the window
+                found.before = witness()
+            if was_long or time.monotonic() - copied > _SHORT_WAIT_S:
+                found.read_before += _pre_copy(mirrors)
+        journal.phase("freeze")
+        progress.phase("freeze")
         nonlocal begun
         begun = time.time()
         refuse_others(engine, plan)  # outside of the window, and as near to it as can be
 
     freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, *timeouts, last)
     try:
+        if way.name != "single" and not all(mirror.is_warm() for mirror in mirrors):
+            found.read_before = _pre_copy(mirrors)
+        found.before = witness()
         with freeze:
             for key, mirror in frozen.items():
                 found.reports[key] = mirror.frozen_pass(settings.timeout)
                 freeze.check()
     finally:
-        for mirror in frozen.values():
+        for mirror in mirrors:
             mirror.save()  # a freeze that failed costs no full copy the next time
     refuse_others(engine, plan, begun)
     found.freeze_s = freeze.window

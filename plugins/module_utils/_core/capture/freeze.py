@@ -85,6 +85,9 @@ class Freeze:
             if pause:
                 self._arm(pause)
             self._last()
+            restarted = self._restarted()  # recover() knows what was paused by when it was started
+            if restarted:
+                raise StackError(restarted)
             self._journal.notes(
                 {"stopped": [_entry(container) for container in stop], "paused": [_entry(c) for c in pause]}
             )

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pkgutil
+import secrets
 import select
 import shutil
 import socket
@@ -20,13 +21,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import StackError
+from ..operation.durable_json import read_json, write_json
 from ..operation.places import Places, require_local
 from ..operation.process import start_ticks
+from .guard_process import SETTLE_S, turn
 from .guard_process import main as _guard_main
-from .guard_process import turn
 
 READY_S = 20.0  # an interpreter starts in 0.05 s; a machine at its limit may take long
 SETTLED_S = 15.0
+_GRACE_S = 1.0  # for the guard's own round, on top of the time that it waits
 
 
 class Guard:
@@ -48,7 +51,7 @@ class Guard:
 
         containers: {id, name, started_at, freezer {file, freeze, thaw} or None}. Raises StackError if it cannot start.
         """
-        pid = os.getpid()
+        pid, nonce = os.getpid(), secrets.token_hex(8)
         orders = {
             "socket": self._socket_path,
             "containers": list(containers),
@@ -56,9 +59,11 @@ class Guard:
             "pid": pid,
             "pid_start": start_ticks(pid),
             "id": self._id,
-            "fired": self._places.fired,
+            "record": self._places.guard,
+            "nonce": nonce,
         }
         take_over(self._places)
+        write_json(self._places.guard, {"id": self._id, "nonce": nonce})
         directory = os.path.join(self._places.runtime, "guard")
         shutil.rmtree(directory, ignore_errors=True)  # a parent that was killed while arming leaves it
         try:
@@ -103,6 +108,8 @@ class Guard:
             return
         if "fired" not in self._said and self._send(b"end\n"):
             self._listen(SETTLED_S, "ended", "fired")
+        if "fired" not in self._said:
+            take_over(self._places)
         self._connection.close()
         self._connection = None
 
@@ -190,10 +197,24 @@ class Guard:
                 self._said.update(json.loads(line))
 
 
+def await_settled(places: Places, operation_id: str) -> None:
+    """Give a guard of the operation that has fired the time it takes for a pause that comes late."""
+    end = time.monotonic() + SETTLE_S + _GRACE_S
+    while time.monotonic() < end:
+        try:
+            found = read_json(places.guard)
+        except StackError:
+            return
+        fired = isinstance(found, dict) and found.get("id") == operation_id and found.get("reason")
+        if not fired or found.get("settled") or time.time() - float(found.get("time") or 0) > SETTLE_S + _GRACE_S:
+            return
+        time.sleep(0.05)
+
+
 def take_over(places: Places) -> None:
     """Forget what a guard did, which ends it: for a while it still resumes whatever is frozen of its containers."""
-    with turn(places.runtime), contextlib.suppress(FileNotFoundError):
-        os.unlink(places.fired)
+    with turn(places.guard), contextlib.suppress(OSError):
+        os.unlink(places.guard)
 
 
 def find_freezer(pid: int, container: str) -> dict[str, str] | None:

@@ -29,6 +29,7 @@ from typing import Any
 SWEEP_S = 2.0  # how long the engine may take for all containers before their cgroups are opened without it
 SETTLE_S = 1.5  # a pause that was on its way to the engine when the parent died comes after the first round
 RECONCILE_S = 60.0  # how long to wait for an engine that is away, to put its record right
+_CLOSED_S = 2.0  # how long a freezer may be closed for the engine's record
 LOOK_S = 0.25  # how often the parent's life and a signal are looked at, besides the socket
 PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
 
@@ -45,13 +46,18 @@ class Docker:
         self.path = path
         self.line: socket.socket | None = None
 
-    def hold(self) -> bool:
-        """Open the line, which stays open as long as this dockerd lives; False if it is dead already."""
+    def hold(self, proven: bool = False) -> bool:
+        """Open the line, which stays open as long as this dockerd lives; False if it is dead already.
+
+        proven: only to one that answers within a second, as systemd takes connections for a dead one too.
+        """
         line = socket.socket(socket.AF_UNIX)
         try:
             line.settimeout(1.0)
             line.connect(self.path)
             line.sendall(PING)
+            if proven and not line.recv(65536):
+                raise ConnectionResetError
         except OSError:
             line.close()
             return False
@@ -139,7 +145,7 @@ def resume(docker: Docker, container: dict[str, Any], timeout: float) -> bool:
     """Let one container run, through the engine or without it. True: the engine knows that it runs (or has ended).
 
     A container whose freezer was opened behind the engine's back cannot be unpaused: runc says that it is not paused,
-    and the engine keeps "Paused". So the freezer is closed for that one call.
+    and the engine keeps "Paused". So the freezer is closed for that one call, to a dockerd that is seen to live.
     """
     until = time.monotonic() + timeout
     status = docker.unpause(container["id"], timeout)
@@ -148,20 +154,21 @@ def resume(docker: Docker, container: dict[str, Any], timeout: float) -> bool:
     elif status == 0:
         known = False
     else:
-        known = docker.state(container, max(0.1, until - time.monotonic())) in ("running", "ended")
-        if not known and not is_frozen(container):
+        state = docker.state(container, max(0.1, until - time.monotonic()))
+        known = state in ("running", "ended")
+        if state == "paused" and not is_frozen(container) and (docker.line or docker.hold(proven=True)):
             set_freezer(container, "freeze")
-            known = docker.unpause(container["id"], max(0.5, until - time.monotonic())) == 204
+            known = docker.unpause(container["id"], min(_CLOSED_S, max(0.5, until - time.monotonic()))) == 204
     if is_frozen(container):
         set_freezer(container, "thaw")
     return known
 
 
 @contextlib.contextmanager
-def turn(directory: str) -> Iterator[None]:
-    """One at a time: a guard that resumes, or the operation that takes its containers over. directory: the record's."""
+def turn(record: str) -> Iterator[None]:
+    """One at a time: a guard that resumes, or the operation that takes its containers over. record: the guard's."""
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(os.path.dirname(record), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:  # then there is no record to fight for
         yield
         return
@@ -220,7 +227,7 @@ class Guard:
         self.containers: list[dict[str, Any]] = orders["containers"]
         self.docker = Docker(orders["socket"])
         self.terminated = False
-        self._recorded = False
+        self._fired = False
         signal.signal(signal.SIGTERM, self._terminate)
 
     def _terminate(self, number: int, frame: Any) -> None:
@@ -266,7 +273,10 @@ class Guard:
 
     def fire(self, reason: str) -> None:
         """Let everything run, then stay until the engine's record is right and nothing late has come."""
-        with turn(os.path.dirname(self.orders["fired"])):
+        with turn(self.orders["record"]):
+            if self._is_taken_over():
+                return
+            self._fired = True
             self._record(reason, set())
             self.parent.say(fired=reason)
             known = self._sweep(reason)
@@ -301,15 +311,15 @@ class Guard:
         while time.monotonic() < end and (len(known) < len(self.containers) or time.monotonic() - quiet < SETTLE_S):
             if "end" in self.parent.wait(0.1):
                 return False
-            with turn(os.path.dirname(self.orders["fired"])):
-                if not self._is_mine():
+            with turn(self.orders["record"]):
+                if self._is_taken_over():
                     return False
                 if self._look_after(known):
                     quiet = time.monotonic()
-        with turn(os.path.dirname(self.orders["fired"])):
-            if not self._is_mine():
+        with turn(self.orders["record"]):
+            if self._is_taken_over():
                 return False
-            self._record(reason, known)
+            self._record(reason, known, settled=True)
         return True
 
     def _look_after(self, known: set[str]) -> bool:
@@ -329,24 +339,25 @@ class Guard:
                 known.add(container["id"])
         return grown
 
-    def _is_mine(self) -> bool:
-        """Whether the record is this guard's still; what could not be written cannot have been removed."""
+    def _is_taken_over(self) -> bool:
+        """Whether another operation has the containers now: the record is another guard's, or was taken away."""
         try:
-            with open(self.orders["fired"], "rb") as file:
-                return bool(json.load(file)["id"] == self.orders["id"])
+            with open(self.orders["record"], "rb") as file:
+                return bool(json.load(file)["nonce"] != self.orders["nonce"])
+        except FileNotFoundError:
+            return self._fired and os.path.isdir(os.path.dirname(self.orders["record"]))
         except (OSError, ValueError, KeyError, TypeError):
-            return not self._recorded
+            return False
 
-    def _record(self, reason: str, known: set[str]) -> None:
+    def _record(self, reason: str, known: set[str], settled: bool = False) -> None:
         """For recover(): what runs, and is the user's again. What has ended with dockerd is not."""
         resumed = [c["id"] for c in self.containers if c["id"] in known and self.docker.state(c) == "running"]
-        path = str(self.orders["fired"])
-        value = {"id": self.orders["id"], "reason": reason, "resumed": resumed, "time": time.time()}
+        path = str(self.orders["record"])
+        value = {"id": self.orders["id"], "nonce": self.orders["nonce"], "reason": reason, "time": time.time()}
         with contextlib.suppress(OSError):
             with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                json.dump(value, file)
+                json.dump({**value, "resumed": resumed, "settled": settled}, file)
             os.replace(path + ".new", path)
-            self._recorded = True
 
     def _parent_lives(self) -> bool:
         """Besides the connection, which a child that the parent forked may hold open."""

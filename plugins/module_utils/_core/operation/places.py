@@ -79,9 +79,9 @@ class Places:
         return os.path.join(self.runtime, "progress.json")
 
     @property
-    def fired(self) -> str:
-        """What the guard of a freeze wrote when it resumed containers by itself."""
-        return os.path.join(self.runtime, "fired.json")
+    def guard(self) -> str:
+        """Whose the paused containers are, and what the guard of a freeze did when it resumed them by itself."""
+        return os.path.join(self.runtime, "guard.json")
 
 
 def require_local(engine: Any) -> None:

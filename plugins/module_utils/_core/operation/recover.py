@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-from ..capture.guard import find_freezer, take_over
+from ..capture.guard import await_settled, find_freezer, take_over
 from ..capture.guard_process import Docker, resume
 from ..engine import Engine
 from ..errors import NotFoundError, StackError
@@ -50,6 +50,8 @@ class _Recovery:
     def run(self) -> list[str]:
         data = self.journal.data if self.journal is not None else {}
         if self.journal is not None and self.journal.same_boot:  # a reboot ends what is paused
+            if data.get("paused") and not self.check_mode:
+                await_settled(self.places, str(data.get("id")))
             done = self._resumed_by_guard()
             for container in reversed(data.get("paused") or []):
                 if container["id"] not in done:
@@ -81,7 +83,7 @@ class _Recovery:
     def _resumed_by_guard(self) -> list[str]:
         """Ids that the guard has resumed already: should they be paused now, then the user did it."""
         try:
-            fired = read_json(self.places.fired)
+            fired = read_json(self.places.guard)
         except StackError:
             return []
         if self.journal is None or not isinstance(fired, dict) or fired.get("id") != self.journal.data.get("id"):

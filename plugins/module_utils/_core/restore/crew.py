@@ -51,8 +51,11 @@ class Crew:
         grace = self.containers[identity]["Config"].get("StopTimeout") or 10
         self.engine.stop(identity, grace if stop_timeout is None else stop_timeout)
 
-    def start(self, wait_timeout: float) -> None:
-        """Start them; one that depends on a healthy service waits for it, at most wait_timeout seconds."""
+    def start(self, wait_timeout: float, on_healthy: Callable[[], None] = lambda: None) -> None:
+        """Start them; one that depends on a healthy service waits for it, at most wait_timeout seconds.
+
+        on_healthy is called after each such wait, before those that waited are started.
+        """
         for level in self.levels:
             needed = {
                 service
@@ -62,6 +65,7 @@ class Crew:
             }
             if needed & set(self.services()):
                 self.wait(wait_timeout, needed)
+                on_healthy()
             self._each(level, self.engine.start)
 
     def services(self) -> dict[str, dict[str, Any]]:

@@ -47,11 +47,13 @@ class Exchange:
         explain: Callable[[], str],
         prove: Callable[[], None],
         keep_seconds: float | None = None,
+        on_healthy: Callable[[], None] = lambda: None,
     ) -> float:
         """Do it, and return the downtime in seconds: first stop to last health. Raises StackError; see take_back().
 
         make_swaps is called once all stand still. explain gives more on a failed start, prove raises StackError where
         the running stack is not right. Old data is kept for keep_seconds from now (None: until what the record says).
+        on_healthy: see Crew.start().
         """
         crew = self.crew
         self._phase("stop")
@@ -66,7 +68,7 @@ class Exchange:
             swap.forward()
         downtime = 0.0
         if start and crew.ids:
-            self._start(explain)
+            self._start(explain, on_healthy)
             downtime = time.monotonic() - begun
             prove()
         self._phase("finish")
@@ -82,10 +84,10 @@ class Exchange:
         """The record, into the journal."""
         self.journal.note(KEY, self.record.as_json())
 
-    def _start(self, explain: Callable[[], str]) -> None:
+    def _start(self, explain: Callable[[], str], on_healthy: Callable[[], None]) -> None:
         try:
             self._phase("start")
-            self.crew.start(self.wait_timeout)
+            self.crew.start(self.wait_timeout, on_healthy)
             self._phase("health")
             self.crew.wait(self.wait_timeout)
         except StackError as error:

@@ -136,6 +136,7 @@ class _Restore:
             self.verdict.login,
             self.verdict.compare,
             self.request.keep_days * _DAY,
+            self.verdict.begin,
         )
         progress.done()
         entries = [entry.as_result() for entry in kept.load(self.places) if entry.operation == self.record.id]

@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from ..engine import Engine
@@ -51,6 +54,7 @@ class Verdict:
         self.warnings = warnings
         self.census: dict[str, Any] = {}
         self.extra: list[str] = []
+        self._counting: Future[dict[str, Any]] | None = None
         self._keys = {target.name: target.key for target in plan.targets}
         self._directories = {target.key: os.path.join(target.beside(operation), "new") for target in plan.targets}
         self._expected = {target.key: plan.manifest.volumes[target.key].get("census") for target in plan.targets}
@@ -124,6 +128,28 @@ class Verdict:
             return ""
         return ""
 
+    def begin(self) -> None:
+        """Count the stores that are healthy already, while others start; compare() has the rest."""
+        if self._counting is not None or self.request.path or not self.request.check_census:
+            return
+        self._counting = counting = Future[dict[str, Any]]()
+
+        def count() -> None:
+            try:
+                counting.set_result(census.ask(self.engine, self.plan.crew.inspect(), self._keys))
+            except BaseException as error:  # for the thread that waits, whatever it is
+                counting.set_exception(error)
+
+        threading.Thread(target=count, daemon=True).start()
+
+    def _count(self) -> dict[str, Any]:
+        if self._counting is not None:
+            with suppress(StackError):
+                found = self._counting.result()
+                if found and None not in found.values():
+                    return found
+        return census.ask(self.engine, self.plan.crew.inspect(), self._keys, self.warnings)
+
     def compare(self) -> None:
         """What the stores say now against the snapshot; SQLite was counted before the swap."""
         if not self.plan.crew.ids or self.request.path:
@@ -131,7 +157,7 @@ class Verdict:
         self.progress.phase("census")
         found: dict[str, Any] = {}
         if self.request.check_census:
-            found = census.ask(self.engine, self.plan.crew.inspect(), self._keys, self.warnings)
+            found = self._count()
         if not found or None in found.values():  # a store that let itself be counted took the password
             refused = self.login()
             if refused:
