@@ -334,9 +334,9 @@ class Known(Repository):
     def snapshots(self, project: str | None = None, tags: Any = ()) -> list[Snapshot]:
         return [each for each in THERE if project in (None, each.project)]
 
-    def manifest(self, snapshot_id: str) -> dict[str, Any]:
+    def manifest_text(self, snapshot_id: str) -> str:
         self.asked.append(snapshot_id)
-        return MANIFEST.to_dict()
+        return MANIFEST.to_json().rstrip()[:-1] + ', "of_a_newer_version": 1}'
 
 
 def test_manifests_are_asked_for_once(tmp_path: Path) -> None:
@@ -346,6 +346,7 @@ def test_manifests_are_asked_for_once(tmp_path: Path) -> None:
     assert sorted(known.asked) == [THERE[0].id, THERE[1].id, THERE[3].id]
     assert [each["short_id"][-1] for each in first["snapshots"]] == ["4", "3", "2", "1"]
     assert all(each["manifest"]["way"] == "reflink" for each in first["snapshots"])
+    assert "of_a_newer_version" in Path(places.manifests, f"{THERE[1].id}.json").read_text()
     Path(places.manifests, f"{THERE[0].id}.json").write_text("{")
     kept_manifests.forget_manifests(places, [THERE[1].id, "none"])
     info.snapshots_info(known, places, "p")

@@ -61,10 +61,9 @@ class OneSnapshot(Repository):
         self.asked.append((text, project))
         return SNAPSHOT
 
-    def manifest(self, snapshot_id: str) -> dict[str, Any]:
+    def manifest_text(self, snapshot_id: str) -> str:
         assert snapshot_id == SNAPSHOT.id
-        found: dict[str, Any] = self.found.to_dict()
-        return found
+        return str(self.found.to_json())
 
 
 class Host(FakeEngine):

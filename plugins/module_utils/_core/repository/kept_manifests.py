@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -41,10 +40,11 @@ def manifest_of(repository: Repository, places: Places | None, snapshot_id: str,
                 return Manifest.from_json(file.read(), snapshot_id).to_dict()
         except (OSError, ValueError, StackError):  # not kept, or damaged: the repository's is the true one
             pass
-    found = repository.manifest(snapshot_id)
+    text = repository.manifest_text(snapshot_id)
+    found = Manifest.from_json(text, snapshot_id).to_dict()
     if places is not None and keep:
         with suppress(StackError):  # it only saves asking the repository again
-            _keep(places, snapshot_id, json.dumps(found))
+            _keep(places, snapshot_id, text)
     return found
 
 

@@ -207,9 +207,11 @@ class Repository(Restoring):
 
     def manifest(self, snapshot_id: str) -> dict[str, Any]:
         """The manifest, validated; StackError where it is damaged or cut off."""
-        return Manifest.from_json(
-            self.dump(snapshot_id, "/manifest.json").decode("utf-8", "replace"), snapshot_id
-        ).to_dict()
+        return Manifest.from_json(self.manifest_text(snapshot_id), snapshot_id).to_dict()
+
+    def manifest_text(self, snapshot_id: str) -> str:
+        """The manifest as it was written, also what only a newer version understands."""
+        return self.dump(snapshot_id, "/manifest.json").decode("utf-8", "replace")
 
     def forget(self, ids: Sequence[str], prune: bool = False) -> None:
         """Remove snapshots; prune also removes the data that nothing needs any more (takes long, locks everybody
