@@ -51,6 +51,10 @@ IMAGES = [
     *[Image("mem0/openmemory-mcp", tag, "openmemory_mcp", "python") for tag in VERSIONS["openmemory_mcp"]],
 ]
 
+# What the role deploys where no tag is set; as in any registry, a second name of a version.
+LATEST_IS = next(image for image in IMAGES if image.tag == VERSIONS["openmemory_mcp_latest"])
+LATEST = LATEST_IS._replace(tag="latest")
+
 
 def digest_of(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
@@ -194,9 +198,10 @@ def build_all(registry: str | None = None) -> dict[str, str]:
     build_missing(tags)
     if registry:
         known = known_images()
-        for image in IMAGES:
-            if registry_has(registry, image) != known[tags[image.reference]]:
-                push(registry, image, tags[image.reference])
+        for image in [*IMAGES, LATEST]:
+            local = tags[LATEST_IS.reference if image is LATEST else image.reference]
+            if registry_has(registry, image) != known[local]:
+                push(registry, image, local)
                 say(f"{image.reference} pushed to {registry}")
     return {image.reference: tags[image.reference] for image in IMAGES}
 

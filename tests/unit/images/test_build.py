@@ -64,7 +64,7 @@ def test_nothing_is_built_when_all_is_there(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("held", "pushes"), [("sha256:1", 0), ("sha256:2", len(build.IMAGES)), (None, len(build.IMAGES))]
+    ("held", "pushes"), [("sha256:1", 0), ("sha256:2", len(build.IMAGES) + 1), (None, len(build.IMAGES) + 1)]
 )
 def test_only_what_the_registry_lacks_is_pushed(monkeypatch: pytest.MonkeyPatch, held: str | None, pushes: int) -> None:
     pushed: list[Any] = []
@@ -73,6 +73,8 @@ def test_only_what_the_registry_lacks_is_pushed(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(build, "push", lambda *arguments: pushed.append(arguments))
     build.build_all("127.0.0.1:5000")
     assert len(pushed) == pushes
+    latest = {local for _registry, image, local in pushed if image.tag == "latest"}
+    assert latest == ({build.local_tags()["mem0/openmemory-mcp:1.1"]} if pushes else set())
 
 
 def test_a_registry_that_is_away_is_one_sentence() -> None:
