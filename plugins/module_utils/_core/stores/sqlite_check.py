@@ -12,7 +12,7 @@ import sqlite3
 import struct
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from urllib.parse import quote
 
 from ..errors import StackError
@@ -26,6 +26,7 @@ FULL, QUICK = "full", "quick"
 INTEGRITY_LIMIT = 32 << 20  # bytes: up to here level quick runs integrity_check as well, see check()
 _WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _TRAILER = 16  # bytes after the name of a super-journal: its length, its sum, the magic
+_AHEAD = 1 << 30  # bytes of a database that are read beforehand; more would push each other out of small memories
 _MOST = 10  # findings of one database
 
 
@@ -79,6 +80,7 @@ def clean(path: str, listed: Collection[str] = ()) -> list[str]:
 def opened(file: str, scratch: str) -> Iterator[sqlite3.Connection]:
     """A connection to a database of a copy that leaves the copy as it is. Raises sqlite3.Error, StackError."""
     if not is_pending(file):
+        _read_ahead(file)
         with closing(sqlite3.connect(f"file:{quote(file)}?mode=ro&immutable=1", uri=True)) as database:
             database.text_factory = _text
             yield database
@@ -91,11 +93,24 @@ def opened(file: str, scratch: str) -> Iterator[sqlite3.Connection]:
             if plain_size(file + end) is not None:
                 copy(file + end, twin + end)
         _disarm(twin + "-journal", os.path.dirname(file))
+        _read_ahead(twin)
         with closing(sqlite3.connect(twin)) as database:
             database.text_factory = _text
             yield database
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _read_ahead(file: str) -> None:
+    """Read a file once from its beginning: a clone has nothing in the page cache, and SQLite reads page by page.
+
+    Measured on XFS with 0.27 GB: the check takes 1.5 s without it.
+    """
+    with suppress(OSError), open(file, "rb", buffering=0) as stream:
+        left = _AHEAD
+        while left > 0:
+            read = len(stream.read(1 << 20))
+            left = left - read if read else 0
 
 
 def is_pending(file: str) -> bool:
