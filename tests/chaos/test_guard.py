@@ -337,7 +337,6 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.fre
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
-from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 module = AnsibleModule({"names": {"type": "list"}, "directory": {}})
 at = module.params["directory"]
 places = Places.of("omguard", at + "/state", at + "/run")

@@ -198,8 +198,9 @@ def build_all(registry: str | None = None) -> dict[str, str]:
     build_missing(tags)
     if registry:
         known = known_images()
-        for image in [*IMAGES, LATEST]:
-            local = tags[LATEST_IS.reference if image is LATEST else image.reference]
+        published = {image: tags[image.reference] for image in IMAGES}
+        published[LATEST] = tags[LATEST_IS.reference]
+        for image, local in published.items():
             if registry_has(registry, image) != known[local]:
                 push(registry, image, local)
                 say(f"{image.reference} pushed to {registry}")
