@@ -57,7 +57,7 @@ class _Recovery:
                 if container["id"] not in done:
                     self._attempt(self._unpause, container)
         self._attempt(self._remove_throwaways, data.get("throwaway") or {})
-        if self.journal is not None and data["operation"] == "restore":
+        if self.journal is not None:
             self._undo(self.journal)
         for container in data.get("stopped") or []:
             self._attempt(self._start, container)
@@ -132,11 +132,15 @@ class _Recovery:
         self._say(f"Started container {container['name']}.")
 
     def _undo(self, journal: Journal) -> None:
-        if self.check_mode:
-            self._say("Undone or finished the restore that died.")
+        """What an operation has changed beyond containers; each has its own way to one of its two ends."""
+        operation = journal.data["operation"]
+        if operation == "restore":
+            from ..restore.undo import undo  # late: only a restore needs it
+        else:
             return
-        from ..restore.undo import undo  # late: only a restore needs it
-
+        if self.check_mode:
+            self._say(f"Undone or finished the {operation} that died.")
+            return
         self.said += undo(self.engine, journal)
 
     def _remove_throwaways(self, journaled: dict[str, Any]) -> None:
