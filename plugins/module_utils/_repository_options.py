@@ -37,6 +37,14 @@ def repository_argument_spec() -> dict[str, Any]:
     }
 
 
+def optional_repository_argument_spec() -> dict[str, Any]:
+    """The same for modules that can do without a repository."""
+    shared = repository_argument_spec()
+    for name in ("repository", "password_file"):
+        del shared[name]["required"]
+    return shared
+
+
 def repository_settings(module: AnsibleModule) -> dict[str, Any]:
     """What every request of the core is given about the repository; StackError where a password is in its URL."""
     _refuse_password(module)
@@ -58,10 +66,11 @@ def open_repository(module: AnsibleModule) -> Repository:
 
 
 def _refuse_password(module: AnsibleModule) -> None:
-    password = password_in(module.params["repository"])
+    repository = module.params["repository"] or ""
+    password = password_in(repository)
     if password:
         module.no_log_values.add(password)  # the result tells the options, too
-    refuse_password(module.params["repository"])
+    refuse_password(repository)
 
 
 def progress(module: AnsibleModule) -> Progress:

@@ -19,15 +19,20 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.requ
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
+from ansible_collections.openmemory.stack.plugins.module_utils._core.purge.request import PurgeRequest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.request import RestoreRequest
 from ansible_collections.openmemory.stack.plugins.module_utils._repository_options import repository_argument_spec
 from ansible_collections.openmemory.stack.plugins.modules import (
+    stack_purge,
+    stack_purge_info,
     volume_backup,
     volume_backup_info,
     volume_restore,
     volume_restore_info,
 )
+
+from .purge_host import Host
 
 WHERE = {"compose_project": "om", "repository": "/repo", "password_file": "/secret"}
 CREDENTIALS = {"environment": {"AWS_SECRET_ACCESS_KEY": "s3cret", "NUMBER": 1}}
@@ -49,7 +54,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
                 raise answer
             return dict(answer or {"changed": True, "actions": []})
 
-        part = getattr(module, "backup", None) or getattr(module, "restore", None)
+        part = next(getattr(module, name) for name in ("backup", "restore", "purge") if hasattr(module, name))
         monkeypatch.setattr(part, "run", core)
         monkeypatch.setattr(module, "connect", lambda _module: "engine")
         with patch_module_args({**WHERE, **options, "_ansible_check_mode": check}), pytest.raises(SystemExit):
@@ -61,14 +66,17 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return go
 
 
-@pytest.mark.parametrize(("module", "request_type"), [(volume_backup, BackupRequest), (volume_restore, RestoreRequest)])
+@pytest.mark.parametrize(
+    ("module", "request_type"),
+    [(volume_backup, BackupRequest), (volume_restore, RestoreRequest), (stack_purge, PurgeRequest)],
+)
 def test_options_and_their_defaults_are_those_of_the_request(module: Any, request_type: Any) -> None:
     spec = {**module.argument_spec(), **repository_argument_spec()}
     of_core = {each.name: each for each in fields(request_type) if each.name != "project"}
     assert set(of_core) - set(spec) == set()
     assert set(module.argument_spec()) - set(of_core) == set()
     for name, field in of_core.items():
-        if field.default is not MISSING and name not in ("tags", "keep"):
+        if field.default is not MISSING and name not in ("tags", "keep", "directories"):
             assert spec[name].get("default") == field.default, name
 
 
@@ -92,7 +100,38 @@ def test_restore(run: Run) -> None:
     assert (request.force, request.keep_days, request.from_project) == (True, 0.0, None)
 
 
-@pytest.mark.parametrize("module", [volume_backup, volume_restore])
+def test_purge(run: Run) -> None:
+    found = run(stack_purge, check=True, confirm="om", directories=["/srv/om"], **CREDENTIALS)
+    request, engine, _progress, check_mode = found["asked"]
+    assert (request.project, request.confirm, request.snapshot) == ("om", "om", "make")
+    assert (request.repository, request.password_file, list(request.directories)) == ("/repo", "/secret", ["/srv/om"])
+    assert (engine, check_mode) == ("engine", True)
+    without = run(stack_purge, snapshot="none", repository=None, password_file=None)["asked"][0]
+    assert (without.repository, without.password_file, without.snapshot) == (None, None, "none")
+    refused = run(stack_purge, repository="rest:https://me:pw@host/x")
+    assert refused["failed"]
+    assert "pw" not in json.dumps(refused)
+
+
+def test_what_a_purge_would_find(monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
+    host = Host.with_stack(tmp_path)
+    monkeypatch.setattr(stack_purge_info, "connect", lambda _module: host)
+    for inside in (False, True):
+        options = {"compose_project": "om", "state_dir": str(tmp_path / "state")}
+        options |= {"repository": str(host.directory / "r")} if inside else {}
+        with patch_module_args(options), pytest.raises(SystemExit):
+            stack_purge_info.main()
+        found = json.loads(capsys.readouterr().out)
+        assert bool(found.get("failed")) == inside
+        if inside:
+            assert "would be removed, lie in each other" in found["msg"]
+        else:
+            assert (found["changed"], found["present"], found["unfinished"]) == (False, True, None)
+            assert found["stack"]["volumes"] == ["om_data", "om_place"]
+    assert (host.changes, (tmp_path / "state").exists()) == ([], False)
+
+
+@pytest.mark.parametrize("module", [volume_backup, volume_restore, stack_purge])
 def test_result_and_refusal(run: Run, module: Any) -> None:
     found = run(module, {"changed": True, "actions": ["a", "b"], "warnings": ["look"]})
     assert (found["diff"], found["actions"]) == ({"before": "", "after": "a\nb\n"}, ["a", "b"])

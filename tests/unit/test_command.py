@@ -23,6 +23,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.command.ver
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import BusyError, StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation import recover as recover_core
 from ansible_collections.openmemory.stack.plugins.module_utils._core.proof import drill as drill_core
+from ansible_collections.openmemory.stack.plugins.module_utils._core.purge import purge as purge_core
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.failures import LockedError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back as back_core
@@ -169,6 +170,43 @@ def test_undo_and_recover(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any
     assert run("recover", "--dry-run") == 0
     assert capsys.readouterr().out == "Nothing was left of an operation that died.\n"
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "expected", "last"),
+    [
+        (["--confirm", "om"], SETTINGS, ("om", "make", "/repo", "/copies", False), "the data of the stack om back."),
+        (["--dry-run"], SETTINGS, ("", "make", "/repo", "/copies", True), "leave --dry-run out and give --confirm om."),
+        (["--confirm", "om", "--no-snapshot"], {"project": "om"}, ("om", "none", None, None, False), "om back."),
+    ],
+)
+def test_purge(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any, words: list[str], settings: Any, expected: Any, last: str
+) -> None:
+    asked: list[Any] = []
+
+    def core(request: Any, engine: Any, progress: Any, check_mode: bool) -> dict[str, Any]:
+        request.check()
+        asked.append((request.confirm, request.snapshot, request.repository, request.staging_dir, check_mode))
+        return {"changed": True, "actions": ["remove volume a"], "snapshot_id": "5f0c2a9be1", "warnings": []}
+
+    monkeypatch.setattr(purge_core, "run", core)
+    assert run("purge", *words, settings=settings) == 0
+    assert asked == [expected]
+    assert capsys.readouterr().out.rstrip().endswith(last)
+
+
+def test_a_purge_speaks_of_what_is_typed(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert run("purge", settings={"project": "om"}) == 2
+    assert "repository of the stack om is not known" in capsys.readouterr().err
+
+    def refuse(*_given: Any) -> None:
+        raise StackError("All would go; set confirm: om to have it done, or set snapshot: none to purge without one.")
+
+    monkeypatch.setattr(purge_core, "run", refuse)
+    assert run("purge") == 1
+    said = "All would go; give --confirm om to have it done, or give --no-snapshot to purge without one."
+    assert said in capsys.readouterr().err
 
 
 def test_init_makes_what_is_missing_and_never_a_second_password(run: Run, tmp_path: Path, capsys: Any) -> None:

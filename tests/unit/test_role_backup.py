@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the roles backup and restore put on a host: the command, its settings, the units."""
+"""What the roles backup, restore and purge put on a host: the command, its settings, the units."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ansible_collections.openmemory.stack.plugins.lookup import core_archive
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.request import BackupRequest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.command import settings as command_settings
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
-from ansible_collections.openmemory.stack.plugins.modules import volume_backup, volume_restore
+from ansible_collections.openmemory.stack.plugins.modules import stack_purge, volume_backup, volume_restore
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 ROLE = ROLES / "backup"
@@ -88,6 +88,44 @@ def test_the_restore_role_passes_every_option() -> None:
     templates = task["openmemory.stack.volume_restore"].values()
     used = set(re.findall(r"restore_\w+", " ".join(templates)))
     assert used == set(load(ROLES / "restore" / "defaults" / "main.yml"))
+
+
+def test_the_purge_role_passes_every_option() -> None:
+    tasks = ROLES / "purge" / "tasks"
+    block = next(each for each in yaml.safe_load((tasks / "main.yml").read_text()) if "module_defaults" in each)
+    given = block["module_defaults"]["openmemory.stack.stack_purge"]
+    shared = {"compose_project", "docker_host", "repository", "password_file", "environment", "state_dir"}
+    assert set(given) == {*shared, *stack_purge.argument_spec()} - {"stop_timeout", "confirm"}
+    used = set(re.findall(r"purge_\w+", " ".join(str(value) for value in given.values())))
+    assert used | {"purge_confirm"} == set(load(ROLES / "purge" / "defaults" / "main.yml"))
+
+
+def purge_value(name: str, **settings: Any) -> Any:
+    variables = {**load(ROLES / "purge" / "defaults" / "main.yml"), **load(ROLES / "purge" / "vars" / "main.yml")}
+    engine = Templar(loader=DataLoader(), variables={**variables, "purge_project": "om", **settings})
+    return engine.template(engine.available_variables[name])
+
+
+def test_the_purge_role_removes_what_the_backup_role_has_made() -> None:
+    assert sorted(purge_value("purge__units")) == sorted(value("backup__all_units", backup_project="om"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "beginning"),
+    [
+        ({}, ""),
+        ({"purge_confirm": "om"}, ""),
+        (
+            {"purge_confirm": "openmemory"},
+            "purge_confirm is 'openmemory', and the stack to remove is om; type -e purge_c",
+        ),
+        ({"purge_project": "Open Memory"}, "purge_project is 'Open Memory', which is no name"),
+    ],
+)
+def test_bad_settings_of_a_purge_are_one_sentence(settings: dict[str, Any], beginning: str) -> None:
+    problem = purge_value("purge__problem", **settings)
+    assert problem.startswith(beginning) if beginning else problem == ""
+    assert "\n" not in problem
 
 
 def test_units() -> None:
@@ -162,7 +200,7 @@ def test_bad_settings_are_one_sentence(settings: dict[str, Any], beginning: str)
     assert "\n" not in problem
 
 
-@pytest.mark.parametrize("path", ["backup/vars/main.yml"])
+@pytest.mark.parametrize("path", ["backup/vars/main.yml", "purge/vars/main.yml"])
 def test_every_variable_has_the_roles_prefix(path: str) -> None:
     assert [name for name in load(ROLES / path) if not name.startswith(path.split("/")[0] + "__")] == []
 
@@ -199,3 +237,13 @@ def test_another_code_is_another_version() -> None:
 def test_summary_for_people() -> None:
     found = operation_summary({"actions": ["restore volume a"], "downtime_s": 11.0, "warnings": []}, "restore", "om")
     assert found == "restore volume a\nThe stack om was down for 11 s."
+
+
+def test_summary_of_a_purge() -> None:
+    result = {"changed": True, "actions": ["remove volume a"], "snapshot_id": "5f0c2a9be1", "warnings": ["look"]}
+    assert operation_summary(result, "purge", "om") == (
+        "remove volume a\nWarning: look\nRepositories, their passwords and images stay.\n"
+        "The snapshot 5f0c2a9b brings the data of the stack om back."
+    )
+    gone = {"changed": False, "actions": ["nothing of the stack om is on this host"]}
+    assert operation_summary(gone, "purge", "om") == "nothing of the stack om is on this host"

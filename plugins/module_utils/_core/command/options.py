@@ -55,6 +55,17 @@ not become healthy on it, it is swapped back.
 """
 
 
+PURGE_EXAMPLES = """\
+examples:
+  openmemory-stack purge --dry-run                 what would go? Nothing is done
+  openmemory-stack purge --confirm openmemory      make a last snapshot, then remove all of it
+  openmemory-stack purge --confirm openmemory --no-snapshot
+
+The name of the stack has to be typed. The repository and its password stay, so the stack can be
+brought back: openmemory-stack restore latest. If the snapshot fails, everything runs on as before.
+"""
+
+
 class Help(argparse.RawDescriptionHelpFormatter):
     """Keeps the examples as they are, and is as wide as people's terminals are."""
 
@@ -77,6 +88,7 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         ("backup", "Take a snapshot: one instant of all stores.", BACKUP_EXAMPLES, _backup),
         ("restore", "Bring a snapshot back, with a way back.", RESTORE_EXAMPLES, _restore),
         ("undo", "Take the last restore back: swap the data in that it replaced.", "", _undo),
+        ("purge", "Remove the stack with all of its data, after a last snapshot.", PURGE_EXAMPLES, _purge),
         ("list", "List the snapshots, newest first.", "", _list),
         ("check", "Check the repository: are all snapshots readable?", "", _check),
         ("status", "Tell when the last backup was, what is under way, and what wants attention.", "", _status),
@@ -167,6 +179,15 @@ def _restore(parser: argparse.ArgumentParser) -> None:
 
 def _undo(parser: argparse.ArgumentParser) -> None:
     _dry_run(parser)
+
+
+def _purge(parser: argparse.ArgumentParser) -> None:
+    _dry_run(parser)
+    add = parser.add_argument
+    add("--confirm", metavar="NAME", help="the name of the stack, so that nothing is removed by mistake")
+    add("--no-snapshot", dest="snapshot", action="store_const", const="none", help="make no snapshot first")
+    add("--project-dir", dest="project_src", metavar="DIR", help="of the compose file (default: as the containers say)")
+    add("--staging-dir", metavar="DIR", help="where the copies of backups are made (default: as backups do)")
 
 
 def _list(parser: argparse.ArgumentParser) -> None:

@@ -53,6 +53,10 @@ class Settings:
             if not getattr(self, name):
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{name} of the stack {self.project} is not known; give {option}, or set it up first.")
+        return self.known()
+
+    def known(self) -> dict[str, Any]:
+        """The same, where it is no error that the repository is not known."""
         names = ("project", "repository", "password_file", "environment", "state_dir")
         return {name: getattr(self, name) for name in names}
 

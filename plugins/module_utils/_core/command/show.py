@@ -54,6 +54,17 @@ def drill(project: str, result: Mapping[str, Any]) -> str:
     return "\n".join(lines + _warnings(result))
 
 
+def purge(project: str, result: Mapping[str, Any]) -> str:
+    """The summary of a purge; in a dry run, what would be done."""
+    lines = [actions(result, "Nothing was to be done.")]
+    if not result["changed"]:
+        return lines[0]
+    lines.append("Repositories, their passwords and images stay.")
+    if result.get("snapshot_id"):
+        lines.append(f"The snapshot {result['snapshot_id'][:8]} brings the data of the stack {project} back.")
+    return "\n".join(lines)
+
+
 def actions(result: Mapping[str, Any], nothing: str) -> str:
     """What was done, a line each."""
     return "\n".join([*(result.get("actions") or [nothing]), *_warnings(result)])

@@ -20,6 +20,7 @@ from .settings import Settings, UsageError
 
 Options = Mapping[str, Any]
 DONE, ATTENTION = 0, 3
+_UNITS = "/etc/systemd/system"
 
 
 @dataclass
@@ -86,6 +87,22 @@ def undo(options: Options, settings: Settings, progress: Progress) -> Outcome:
 
     result = back.run(settings.project, settings.state_dir, settings.engine(), progress, options["dry_run"])
     return Outcome(result, show.restore(settings.project, result), _code(result))
+
+
+def purge(options: Options, settings: Settings, progress: Progress) -> Outcome:
+    from ..purge import purge as core
+    from ..purge.request import PurgeRequest
+
+    asked = _given(PurgeRequest, options)
+    asked.setdefault("staging_dir", settings.options.get("staging_dir"))  # the copy of the backups goes, too
+    known = settings.repository_options() if asked.get("snapshot") != "none" else settings.known()
+    result = core.run(PurgeRequest(**{**asked, **known}), settings.engine(), progress, options["dry_run"])
+    text = show.purge(settings.project, result)
+    if options["dry_run"] and result["changed"]:
+        text += f"\nNothing was done; to do it, leave --dry-run out and give --confirm {settings.project}."
+    elif result["changed"] and os.path.exists(f"{_UNITS}/openmemory-stack-backup@{settings.project}.timer"):
+        text += "\nThe timer of its backups and its settings are still there; playbooks/purge.yml removes them."
+    return Outcome(result, text, _code(result))
 
 
 def list_snapshots(options: Options, settings: Settings, progress: Progress) -> Outcome:
@@ -186,6 +203,7 @@ VERBS: dict[str, Callable[[Options, Settings, Progress], Outcome]] = {
     "backup": backup,
     "restore": restore,
     "undo": undo,
+    "purge": purge,
     "list": list_snapshots,
     "check": check,
     "status": status,

@@ -20,9 +20,10 @@ _SWITCHES = {
     ("safety", "false"): "--no-safety",
     ("start", "false"): "--no-start",
     ("check_census", "false"): "--no-census",
+    ("snapshot", "none"): "--no-snapshot",
 }
 _KNOWN = {"force", "probe", "export", "compare", "ignore_versions", "set_password", "from_project", "verify"}
-_KNOWN |= {"quiesce", "capture", "staging"}
+_KNOWN |= {"quiesce", "capture", "staging", "confirm"}
 
 
 def for_command_line(sentence: str) -> str:

@@ -22,7 +22,7 @@ class Journal:
 
     def __init__(self, path: str, data: dict[str, Any]):
         self.data = data
-        self._path = path
+        self.path = path
 
     @classmethod
     def begin(cls, places: Places, operation: str, operation_id: str) -> Journal:
@@ -95,10 +95,10 @@ class Journal:
         """Nothing is left to put back: remove the record."""
         try:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
-            sync_directory(os.path.dirname(self._path))
+                os.unlink(self.path)
+            sync_directory(os.path.dirname(self.path))
         except OSError as error:
-            raise StackError(f"{self._path} cannot be removed ({error.strerror}); use become: true.") from error
+            raise StackError(f"{self.path} cannot be removed ({error.strerror}); use become: true.") from error
 
     def _list(self, key: str) -> list[Any]:
         holder = self.data
@@ -109,4 +109,4 @@ class Journal:
         return found
 
     def _write(self) -> None:
-        write_json(self._path, self.data)
+        write_json(self.path, self.data)

@@ -49,6 +49,9 @@ class OperationLock:
                 raise BusyError(self._busy(os.pread(descriptor, 4096, 0))) from None
             finally:
                 os.close(descriptor)
+        if not self._is_lock(descriptor):
+            os.close(descriptor)
+            raise BusyError(f"A purge of the stack {self._places.project} has just ended; run this again.")
         self._descriptor = descriptor
         _held.add(descriptor)
         self._say(json.dumps({"operation": self._operation, "started": time.time(), "pid": os.getpid()}).encode())
@@ -63,6 +66,13 @@ class OperationLock:
         self._say(b"")
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # also for a child that was forked and has not closed it yet
         os.close(self._descriptor)
+
+    def _is_lock(self, descriptor: int) -> bool:
+        """Whether the file still has its name: a purge removes it, and who came meanwhile holds a lock on nothing."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._places.lock))
+        except FileNotFoundError:
+            return False
 
     def _say(self, text: bytes) -> None:
         os.ftruncate(self._descriptor, 0)

@@ -34,7 +34,13 @@ def recover(engine: Engine, places: Places, *, check_mode: bool = False, lock_he
     require_local(engine)
     if not lock_held and os.path.exists(places.lock if check_mode else places.state):
         with OperationLock(places, "recover"):
-            return recover(engine, places, check_mode=check_mode, lock_held=True)
+            said = recover(engine, places, check_mode=check_mode, lock_held=True)
+            if said and not check_mode:
+                from ..purge.undo import FINISHED, leave  # late: only a purge needs it
+
+                if FINISHED in said:
+                    leave(places)
+            return said
     return _Recovery(engine, places, check_mode).run()
 
 
@@ -135,7 +141,9 @@ class _Recovery:
         """What an operation has changed beyond containers; each has its own way to one of its two ends."""
         operation = journal.data["operation"]
         if operation == "restore":
-            from ..restore.undo import undo  # late: only a restore needs it
+            from ..restore.undo import undo  # late, here and below: only its own recovery needs it
+        elif operation == "purge":
+            from ..purge.undo import undo
         else:
             return
         if self.check_mode:

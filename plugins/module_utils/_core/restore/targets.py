@@ -205,12 +205,12 @@ def existing_target(key: str, name: str, about: Mapping[str, Any], state: State)
         raise StackError(f"The volume {name} cannot be restored to: {location.problem}")
     path = location.path or state.real(str(location.device or volume["Mountpoint"]))
     target = Target(key, name, about, path, True, options, dict(volume.get("Labels") or {}))
-    target.users = _users(name, path, state)
+    target.users = users_of(name, path, state)
     _look(target, state)
     return target
 
 
-def _users(name: str, path: str, state: State) -> list[dict[str, Any]]:
+def users_of(name: str, path: str, state: State) -> list[dict[str, Any]]:
     """Containers in any state that mount the volume, or its directory by themselves."""
     users = list(state.users.get(name, ()))
     known = {user["Id"] for user in users}
@@ -258,7 +258,7 @@ def refuse_active(targets: Sequence[Target], engine: Engine) -> None:
     """
     state = State(engine)
     for target in targets:
-        for user in _users(target.name, target.path, state):
+        for user in users_of(target.name, target.path, state):
             if user["State"] in ACTIVE and engine.is_active(user["Id"]):
                 raise StackError(
                     f"The container {container_name(user)} was started on the volume {target.name} while the restore "
