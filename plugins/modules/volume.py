@@ -13,8 +13,8 @@ short_description: Create and check Docker volumes, and never lose one
 version_added: 0.1.0
 description:
   - Takes the whole list of volumes in one run. All of it is checked before anything changes.
-  - A volume that differs from what is asked for is reported and never recreated, because that would delete
-    its data.
+  - A volume that differs from what is asked for is reported, or converted with its data. It is never recreated
+    without, because that would delete it.
   - The host directories of path-backed volumes are created with the owner and mode that the service needs.
   - Two requests to the engine suffice where nothing has to change, whatever the number of volumes.
 options:
@@ -108,8 +108,12 @@ options:
     description:
       - What to do if a volume exists and differs from what is asked for. V(fail) before anything changes, or
         V(ignore) it and return it in RV(volumes[].drift).
+      - V(convert) moves the data. It is copied while the containers run; then they are stopped, what has changed
+        since is copied, the volume gets its new definition, the containers are made again exactly as they were, and
+        those that ran are started. If they do not become healthy, or a store does not find what was there before, all
+        is taken back. Needs O(compose_project) and a place on this host.
     type: str
-    choices: [fail, ignore]
+    choices: [fail, ignore, convert]
     default: fail
   min_free:
     description:
@@ -128,6 +132,7 @@ options:
     default: 30
 extends_documentation_fragment:
   - openmemory.stack.docker
+  - openmemory.stack.convert
 attributes:
   check_mode:
     support: full
@@ -167,6 +172,14 @@ EXAMPLES = r"""
         path: /srv/openmemory/neo4j
         mode: '0750'
         min_free: 10G
+
+- name: Move Qdrant's data to another disk
+  openmemory.stack.volume:
+    compose_project: openmemory
+    on_drift: convert
+    volumes:
+      - name: openmemory_qdrant_storage
+        path: /mnt/fast/qdrant
 
 - name: Show how the volumes differ, without failing
   openmemory.stack.volume:
@@ -300,6 +313,21 @@ volumes:
       returned: O(state=absent)
       type: str
       sample: /srv/openmemory/scratch
+downtime_s:
+  description: Seconds from the first container stopped to the last one healthy; null in check mode.
+  returned: when a volume was converted
+  type: float
+  sample: 9.4
+kept:
+  description: The old data, each with C(volume), C(path), C(until), C(operation) and an empty C(snapshot).
+  returned: when a volume was converted
+  type: list
+  elements: dict
+timings:
+  description: Seconds of each phase.
+  returned: when a volume was converted
+  type: dict
+  sample: {copy: 12.1, stop: 1.9, settle: 0.2, swap: 0.1, start: 7.2}
 actions:
   description: What was done, in order; in check mode, what would be.
   returned: success
@@ -316,21 +344,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openmemory.stack.plugins.module_utils._core import absent, present
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.volumes import parse_volumes
-from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect, docker_argument_spec
-
-ENTRY = {
-    "name": {"type": "str", "required": True},
-    "backing": {"type": "str", "choices": ["managed", "path"]},
-    "path": {"type": "str"},
-    "owner": {"type": "str"},
-    "group": {"type": "str"},
-    "mode": {"type": "raw"},
-    "store": {"type": "str", "choices": ["sqlite", "qdrant", "neo4j", "files"]},
-    "driver": {"type": "str", "default": "local"},
-    "driver_opts": {"type": "dict", "default": {}},
-    "labels": {"type": "dict", "default": {}},
-    "min_free": {"type": "str"},
-}
+from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect
+from ansible_collections.openmemory.stack.plugins.module_utils._volume_options import (
+    convert,
+    joined,
+    volume_argument_spec,
+)
 
 
 def run(module: AnsibleModule) -> dict[str, object]:
@@ -347,29 +366,23 @@ def run(module: AnsibleModule) -> dict[str, object]:
             "diff": removal.diff,
             "volumes": absent.describe_absent(removal),
         }
-    plan = present.plan_present(engine, specs, asked["on_drift"])
+    converted = convert(module, engine, specs) if asked["on_drift"] == "convert" else {"changed": False}
+    on_drift = asked["on_drift"] if module.check_mode else asked["on_drift"].replace("convert", "fail")
+    plan = present.plan_present(engine, specs, on_drift)
     if not module.check_mode:
         present.apply_present(plan)
     deadline = time.monotonic() + asked["size_timeout"] if asked["size"] else None
-    return {
-        "changed": plan.changed,
+    result = {
+        "changed": plan.changed or converted["changed"],
         "actions": plan.actions,
         "diff": plan.diff,
         "volumes": present.describe_present(plan, deadline),
     }
+    return joined(converted, result) if converted["changed"] else result
 
 
 def main() -> None:
-    spec = {
-        "volumes": {"type": "list", "elements": "dict", "required": True, "options": ENTRY},
-        "compose_project": {"type": "str"},
-        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-        "on_drift": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
-        "min_free": {"type": "str"},
-        "size": {"type": "bool", "default": False},
-        "size_timeout": {"type": "float", "default": 30},
-    }
-    module = AnsibleModule(argument_spec={**spec, **docker_argument_spec()}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=volume_argument_spec(), supports_check_mode=True)
     try:
         result = run(module)
     except StackError as error:

@@ -161,7 +161,7 @@ def tree(root: Path) -> dict[str, Any]:
     """Everything below and the root itself, without what restores keep: kind and mode, owner, contents, attributes."""
     found: dict[str, Any] = {}
     for place in [root, *sorted(root.rglob("*"))]:
-        if swap.HIDDEN in str(place):
+        if swap.HIDDEN in str(place.relative_to(root)):
             continue
         about = place.lstat()
         attributes = {name: os.getxattr(place, name) for name in os.listxattr(place)}

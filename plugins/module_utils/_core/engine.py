@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from .errors import NotFoundError, StackError
@@ -157,9 +158,9 @@ class Engine:
         """Create a container from the API's own body (Image, Env, HostConfig …) and return its id."""
         return str(self._object("POST", "/containers/create", params={"name": name}, json=body)["Id"])
 
-    def remove_container(self, container: str) -> None:
-        """Remove a container by force, with its anonymous volumes."""
-        self._call("DELETE", f"/containers/{container}", params={"force": 1, "v": 1})
+    def remove_container(self, container: str, volumes: bool = True) -> None:
+        """Remove a container by force, with its anonymous volumes unless volumes is false."""
+        self._call("DELETE", f"/containers/{container}", params={"force": 1, "v": int(volumes)})
 
     def wait(self, container: str, timeout: float) -> int:
         """The exit code of a container that runs to its end. timeout is in seconds."""
@@ -185,8 +186,9 @@ class Engine:
         body = {"Name": name, "Internal": internal, "Labels": labels, "CheckDuplicate": True}
         return str(self._object("POST", "/networks/create", json=body)["Id"])
 
-    def connect_network(self, network: str, container: str, aliases: list[str]) -> None:
-        body = {"Container": container, "EndpointConfig": {"Aliases": aliases}}
+    def connect_network(self, network: str, container: str, endpoint: Mapping[str, Any]) -> None:
+        """Connect a container; endpoint is the API's EndpointConfig, such as {"Aliases": [name]}."""
+        body = {"Container": container, "EndpointConfig": dict(endpoint)}
         self._call("POST", f"/networks/{network}/connect", json=body)
 
     def remove_network(self, network: str) -> None:

@@ -94,14 +94,14 @@ def capture(
                 mirror.flush()
         else:
             asked = time.monotonic()
-            found.read_before += _pre_copy(mirrors)
+            found.read_before += pre_copy(mirrors)
             copied = time.monotonic()
             ready()
             was_long = copied - asked > _SHORT_PASS_S
             if was_long:  # the census is of a moment long before the window
                 found.before = witness()
             if was_long or time.monotonic() - copied > _SHORT_WAIT_S:
-                found.read_before += _pre_copy(mirrors)
+                found.read_before += pre_copy(mirrors)
         journal.phase("freeze")
         progress.phase("freeze")
         nonlocal begun
@@ -111,7 +111,7 @@ def capture(
     freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, *timeouts, last)
     try:
         if way.name != "single" and not all(mirror.is_warm() for mirror in mirrors):
-            found.read_before = _pre_copy(mirrors)
+            found.read_before = pre_copy(mirrors)
         found.before = witness()
         with freeze:
             for key, mirror in frozen.items():
@@ -139,8 +139,8 @@ def _mirror(volume: PlannedVolume, way: Way, staging: Staging, settings: Capture
     )
 
 
-def _pre_copy(mirrors: list[Mirror]) -> int:
-    """Pass after pass, until one is short or passes stop helping.
+def pre_copy(mirrors: list[Mirror]) -> int:
+    """Pass after pass, until one is short or passes stop helping; returns the bytes read.
 
     A whole copy is made before the census and the guard; what changed since the last backup only after them.
     """

@@ -144,6 +144,8 @@ class _Recovery:
             from ..restore.undo import undo  # late, here and below: only its own recovery needs it
         elif operation == "purge":
             from ..purge.undo import undo
+        elif operation == "convert":
+            from ..convert.undo import undo
         else:
             return
         if self.check_mode:

@@ -111,7 +111,7 @@ def take_back(
             operation = journal.data["id"]
             taken_out = [entry.taken_out() for entry in kept.load(places) if entry.operation == operation]
             if isinstance(error, StackError):
-                unhealthy = _start_again(crew, wait_timeout)
+                unhealthy = start_again(crew, wait_timeout)
         recover(engine, places, lock_held=True)  # starts what does not run yet, and ends the journal
     except StackError as second:
         raise StackError(
@@ -128,7 +128,7 @@ def take_back(
         raise StackError(f"{error} It was taken back: the data is as it was before{again}.{unhealthy}{said}") from error
 
 
-def _start_again(crew: Crew, wait_timeout: float) -> str:
+def start_again(crew: Crew, wait_timeout: float) -> str:
     """Start as Compose would, one waiting for the other; a sentence if they do not work on the old data either."""
     try:
         crew.start(wait_timeout)

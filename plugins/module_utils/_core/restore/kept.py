@@ -183,7 +183,8 @@ def is_ours(path: str) -> bool:
 
 
 def last(entries: Sequence[Kept]) -> list[Kept]:
-    """Those of the newest restore; raises StackError where nothing is kept."""
+    """Those of the newest restore; raises StackError where nothing is kept. What conversions keep has no snapshot."""
+    entries = [entry for entry in entries if entry.snapshot]
     if not entries:
         raise StackError("No restore has kept old data on this host, so there is nothing to go back to.")
     operation = max(entries, key=lambda entry: entry.created).operation

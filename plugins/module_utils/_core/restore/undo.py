@@ -87,7 +87,7 @@ def finish(journal: Journal, record: Record) -> list[str]:
     remember(Places(str(journal.data["project"]), record.state, ""), record)
     said = []
     for swap in record.swaps:
-        said += _tidy(swap)
+        said += tidy(swap)
     return said
 
 
@@ -105,7 +105,7 @@ def discard(beside: str) -> list[str]:
     return []
 
 
-def _tidy(swap: Swap) -> list[str]:
+def tidy(swap: Swap) -> list[str]:
     """After a restore that was accepted: only the old data stays, and its directory only if there is some."""
     _remove_tree(os.path.join(swap.beside, "meta"))
     for move in swap.moves:

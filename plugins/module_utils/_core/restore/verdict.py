@@ -167,17 +167,17 @@ class Verdict:
         self.census.update({key: value for key, value in found.items() if value is not None})
         kinds = {target.key: target.store for target in self.plan.targets}
         expected = {key: value for key, value in self._expected.items() if key in found and kinds[key] != sqlite.KIND}
-        if census.compare({key: _at_least(value) for key, value in expected.items()}, found):
+        if census.compare({key: at_least(value) for key, value in expected.items()}, found):
             wrong = " ".join(census.compare(expected, found))
             raise StackError(f"The restored stack does not hold what the snapshot says: {wrong}")
 
 
-def _at_least(value: Any) -> Any:
+def at_least(value: Any) -> Any:
     """A census without upper bounds: the stack runs, and its clients may write already."""
     if value is None:
         return None
     if isinstance(value, dict):
-        return {key: _at_least(inner) for key, inner in value.items()}
+        return {key: at_least(inner) for key, inner in value.items()}
     return [value[0] if isinstance(value, list) else value, _UNCOUNTED]
 
 

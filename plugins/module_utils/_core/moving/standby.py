@@ -1,0 +1,69 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Copies that follow what is live, until one last pass, while nothing writes, makes them exact."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..capture.capture import pre_copy
+from ..capture.durable import can_clone, sync_filesystem
+from ..capture.mirror import Mirror, PassReport
+from ..operation.places import Places, private_directory
+from ..operation.progress import Progress
+from ..restore.swap import is_hidden
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One directory that is copied. target must not be there, or be one that only we use; excluded are left out."""
+
+    source: str
+    target: str
+    excluded: tuple[str, ...] = ()
+
+
+class Standby:
+    """Copies by key. Raises StackError, as Mirror does, naming the file that cannot be read or written.
+
+    What is known of them from pass to pass is in the operation's scratch directory, which its end removes.
+    """
+
+    def __init__(self, copies: Mapping[str, Copy], places: Places, progress: Progress, compare: bool = False):
+        private_directory(places.scratch)
+        self._places = [os.path.dirname(copy.target) for copy in copies.values()]
+        self._mirrors = {
+            key: Mirror(
+                copy.source,
+                copy.target,
+                os.path.join(places.scratch, f"{number}.index.json"),
+                clone=can_clone(copy.source, os.path.dirname(copy.target)),
+                compare=compare,
+                excluded=[name for name in os.listdir(copy.source) if is_hidden(name) or name in copy.excluded],
+                on_bytes=progress.advance,
+            )
+            for number, (key, copy) in enumerate(copies.items())
+        }
+
+    def follow(self) -> int:
+        """Pass after pass while others write, until one is short; the copies are on disk then. Returns bytes read."""
+        read = pre_copy(list(self._mirrors.values()))
+        self.sync()
+        return read
+
+    def catch_up(self) -> int:
+        """One pass, right before all stops: what follow() and waiting have left. Returns bytes read."""
+        return sum(mirror.live_pass().bytes_read for mirror in self._mirrors.values())
+
+    def settle(self) -> dict[str, PassReport]:
+        """The last pass, which makes the copies exact; nothing may write to the sources. Reports by key."""
+        return {key: mirror.frozen_pass() for key, mirror in self._mirrors.items()}
+
+    def sync(self) -> None:
+        """Write the copies out to disk, one file system after the other; also when they have been moved on it."""
+        for place in {os.stat(path).st_dev: path for path in self._places}.values():
+            sync_filesystem(place)

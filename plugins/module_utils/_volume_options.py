@@ -1,0 +1,81 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options of the module volume, and the conversion that on_drift: convert asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import STATE_DIR, Places
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
+from ansible_collections.openmemory.stack.plugins.module_utils._core.volumes import VolumeSpec
+from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import docker_argument_spec
+
+_ENTRY = {
+    "name": {"type": "str", "required": True},
+    "backing": {"type": "str", "choices": ["managed", "path"]},
+    "path": {"type": "str"},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+    "mode": {"type": "raw"},
+    "store": {"type": "str", "choices": ["sqlite", "qdrant", "neo4j", "files"]},
+    "driver": {"type": "str", "default": "local"},
+    "driver_opts": {"type": "dict", "default": {}},
+    "labels": {"type": "dict", "default": {}},
+    "min_free": {"type": "str"},
+}
+_CONVERT = {  # those of the documentation fragment openmemory.stack.convert
+    "keep_days": {"type": "float", "default": 7},
+    "wait_timeout": {"type": "float", "default": 300},
+    "stop_timeout": {"type": "int"},
+    "state_dir": {"type": "path", "default": STATE_DIR},
+}
+
+
+def volume_argument_spec() -> dict[str, Any]:
+    """All options of the module."""
+    return {
+        "volumes": {"type": "list", "elements": "dict", "required": True, "options": _ENTRY},
+        "compose_project": {"type": "str"},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "on_drift": {"type": "str", "choices": ["fail", "ignore", "convert"], "default": "fail"},
+        "min_free": {"type": "str"},
+        "size": {"type": "bool", "default": False},
+        "size_timeout": {"type": "float", "default": 30},
+        **_CONVERT,
+        **docker_argument_spec(),
+    }
+
+
+def convert(module: AnsibleModule, engine: Engine, specs: Sequence[VolumeSpec]) -> dict[str, Any]:
+    """Convert the volumes that differ, as _core.convert.convert.run() says; raises StackError."""
+    from ansible_collections.openmemory.stack.plugins.module_utils._core.convert import (  # late: it imports much
+        convert as core,
+    )
+    from ansible_collections.openmemory.stack.plugins.module_utils._core.convert import (
+        request,
+    )
+
+    options = {name: module.params[name] for name in _CONVERT}
+    asked = request.ConvertRequest(module.params["compose_project"] or "", specs, **options)
+    asked.check()
+    progress = Progress(Places.of(asked.project, create=False).progress)
+    return core.run(asked, engine, progress, module.check_mode)
+
+
+def joined(converted: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """The module's result with what a conversion did before."""
+    diff = {
+        side: {
+            **result["diff"][side],
+            "volumes": {**converted["diff"][side]["volumes"], **result["diff"][side]["volumes"]},
+        }
+        for side in ("before", "after")
+    }
+    more = {name: converted[name] for name in ("downtime_s", "kept", "timings") if name in converted}
+    return {**result, **more, "actions": [*converted["actions"], *result["actions"]], "diff": diff}

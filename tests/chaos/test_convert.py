@@ -1,0 +1,229 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Conversions on the real engine: every direction, every refusal, and whatever fails or dies in between."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.convert import convert, redefine
+from ansible_collections.openmemory.stack.plugins.module_utils._core.convert.request import ConvertRequest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.moving import rebuild
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.crew import Crew
+from ansible_collections.openmemory.stack.plugins.module_utils._core.volumes import parse_volumes
+from restore_stack import PATHS, PROJECT, VOLUMES, Stack, tree
+
+BOTH = ["omrest-app", "omrest-store"]
+
+
+def request(stack: Stack, **places: str | None) -> ConvertRequest:
+    """The volumes of this name on these paths, None for Docker's own place; the others as they are."""
+    entries = []
+    for name in VOLUMES:
+        path = places[name] if name in places else (str(stack.root(name)) if name in PATHS else None)
+        entries.append({"name": f"{PROJECT}_{name}", **({"path": path} if path else {})})
+    return ConvertRequest(PROJECT, parse_volumes(entries, PROJECT), str(stack.state), wait_timeout=20)
+
+
+def run(stack: Stack, **places: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = convert.run(request(stack, **places), stack.engine, Progress())
+    return found
+
+
+def contents(root: Path | str) -> dict[str, Any]:
+    return tree(Path(root))
+
+
+def ids(stack: Stack) -> dict[str, str]:
+    return {name: stack.client.inspect_container(name)["Id"] for name in BOTH}
+
+
+@pytest.fixture
+def home(stack: Stack) -> Iterator[Stack]:
+    """The stack, and its volumes back in their places afterwards."""
+    yield stack
+    recover(stack.engine, stack.places)
+    for entry in kept.load(stack.places):
+        assert kept.remove(entry.path) is None
+    kept.save(stack.places, [])
+    run(stack, data=None, db=None, disk=str(stack.directory / "disk"), place=str(stack.directory / "place"))
+    for entry in kept.load(stack.places):
+        assert kept.remove(entry.path) is None
+    kept.save(stack.places, [])
+
+
+def left(stack: Stack) -> list[str]:
+    root = stack.engine.info()["DockerRootDir"]
+    places = [root, stack.directory, stack.directory / "disk"]
+    return sorted(name for place in places for name in os.listdir(place) if name.startswith(".openmemory-stack"))
+
+
+def test_every_direction_and_back(home: Stack) -> None:
+    """Managed to path, path to managed, path to path, a mount point to a path, and all of it back."""
+    before = home.trees()
+    new = home.directory / "new"
+    about = ids(home)
+    result = run(home, data=str(new / "data"), place=None, disk=str(new / "disk"))
+    assert result["changed"]
+    assert result["downtime_s"] > 0
+    assert contents(new / "data") == before["data"]
+    assert contents(new / "disk") == before["disk"]
+    place = home.client.inspect_volume(f"{PROJECT}_place")
+    assert not place["Options"]
+    assert contents(place["Mountpoint"]) == before["place"]
+    assert home.running() == BOTH
+    assert not set(ids(home).values()) & set(about.values())
+    entries = kept.load(home.places)
+    assert sorted(entry.swap.key for entry in entries) == ["data", "disk", "place"]
+    data = next(entry for entry in entries if entry.swap.key == "data")
+    assert contents(data.swap.moves[0].old) == before["data"]
+    assert os.listdir(home.directory / "disk") == [os.path.basename(data.path).replace(f"{PROJECT}_data-", "")]
+    again = run(home, data=str(new / "data"), place=None, disk=str(new / "disk"))
+    assert not again["changed"]
+    for entry in entries:
+        assert kept.remove(entry.path) is None
+    kept.save(home.places, [])
+    run(home, data=None, disk=str(home.directory / "disk"), place=str(home.directory / "place"))
+    assert home.trees() == before
+    assert home.running() == BOTH
+
+
+def test_a_container_made_again_is_the_same(home: Stack) -> None:
+    before = home.client.inspect_container("omrest-app")
+    run(home, db=str(home.directory / "new" / "db"))
+    after = home.client.inspect_container("omrest-app")
+    own = ("Hostname",)
+    assert {k: v for k, v in after["Config"].items() if k not in own} == {
+        k: v for k, v in before["Config"].items() if k not in own
+    }
+    assert after["HostConfig"] == before["HostConfig"]
+    assert after["Image"] == before["Image"]
+
+
+def test_only_labels_differ_and_the_data_stays(home: Stack) -> None:
+    before = home.trees()
+    asked = request(home)
+    entries = [{"name": f"{PROJECT}_data", "labels": {"tier": "gold"}}]
+    asked.specs = parse_volumes(entries, PROJECT)
+    result = convert.run(asked, home.engine, Progress())
+    assert result["kept"] == []
+    assert home.client.inspect_volume(f"{PROJECT}_data")["Labels"]["tier"] == "gold"
+    assert home.trees() == before
+    assert left(home) == []
+    assert home.running() == BOTH
+
+
+def test_check_mode_tells_all_and_changes_nothing(home: Stack) -> None:
+    path = str(home.directory / "new" / "data")
+    found = convert.run(request(home, data=path), home.engine, Progress(), check_mode=True)
+    assert found["changed"]
+    assert [action.split()[0] for action in found["actions"]] == ["convert", "stop", "start"]
+    assert found["diff"]["after"]["volumes"][f"{PROJECT}_data"]["driver_opts"]["device"] == path
+    assert not os.path.exists(path)
+    assert left(home) == []
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ({"data": "/var/tmp/omrest/place/in"}, "inside"),
+        ({"place": "/var/tmp/omrest/place/in"}, "lie in each other"),
+        ({"data": "/var/tmp/omrest/full"}, "is not empty"),
+    ],
+)
+def test_refusals(home: Stack, places: dict[str, str], said: str) -> None:
+    full = home.directory / "full"
+    full.mkdir(exist_ok=True)
+    (full / "mine").write_text("mine")
+    before = home.trees()
+    with pytest.raises(StackError, match=said):
+        run(home, **places)
+    assert home.trees() == before
+    assert home.running() == BOTH
+    assert left(home) == []
+    shutil.rmtree(full)
+
+
+def test_old_data_of_a_restore_beside_it_is_not_removed(home: Stack) -> None:
+    home.restore(volumes=["data"])
+    with pytest.raises(StackError, match="lies beside its data"):
+        run(home, data=str(home.directory / "new" / "data"))
+    assert home.running() == BOTH
+
+
+class DiedError(BaseException):
+    """Stands for a death at a point: nothing of the run's own goes on after it."""
+
+
+STEPS: dict[str, tuple[Any, str, bool]] = {
+    "stop": (Crew, "stop", True),
+    "remove": (rebuild, "remove", True),
+    "first volume": (redefine.Redefinition, "forward", True),
+    "volume removed": (redefine.Redefinition, "_define", False),
+    "make": (rebuild, "make_all", False),
+    "made": (rebuild, "make_all", True),
+    "start": (Crew, "start", True),
+    "prove": (convert._Convert, "_compare", False),
+    "accepted": (convert, "finish", False),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_death_at_each_step_is_undone_or_finished(home: Stack, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = home.trees()
+    new = home.directory / "new"
+    owner, name, after = STEPS[step]
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def dies(*arguments: Any, **options: Any) -> Any:
+        if after:
+            real(*arguments, **options)
+        raise DiedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dies)
+        patch.setattr(convert, "_take_back", lambda *_: None)
+        with pytest.raises(DiedError):
+            run(home, data=str(new / "data"), place=None)
+    said = recover(home.engine, home.places)
+    assert said
+    assert home.running() == BOTH
+    if step == "accepted":
+        assert contents(new / "data") == before["data"]
+        assert sorted(entry.swap.key for entry in kept.load(home.places)) == ["data", "place"]
+    else:
+        assert home.trees() == before
+        assert not (new / "data").exists()
+    assert recover(home.engine, home.places) == []
+
+
+def test_a_side_that_does_not_start_is_taken_back(home: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what was written there is kept: a client may have been told so."""
+    before = home.trees()
+    new = home.directory / "new"
+
+    def fails(crew: Crew, *_: Any, **__: Any) -> None:
+        if (new / "data").exists():
+            (new / "data" / "written").write_text("by a client")
+            raise StackError("app is unhealthy.")
+        real(crew, *_, **__)
+
+    real = Crew.wait
+    monkeypatch.setattr(Crew, "wait", fails)
+    with pytest.raises(StackError, match=r"app is unhealthy.*Nothing was converted.*is kept in"):
+        run(home, data=str(new / "data"))
+    assert home.trees() == before
+    assert home.running() == BOTH
+    (entry,) = kept.load(home.places)
+    assert contents(entry.swap.moves[0].old).keys() - before["data"].keys() == {"written"}
