@@ -29,7 +29,7 @@ options:
   verb:
     description: What was done.
     type: str
-    choices: [backup, restore, purge]
+    choices: [backup, restore, purge, convert]
     required: true
   project:
     description: The Compose project.
@@ -49,7 +49,7 @@ _value:
   type: str
 """
 
-TEXTS = {"backup": show.backup, "restore": show.restore, "purge": show.purge}
+TEXTS = {"backup": show.backup, "restore": show.restore, "purge": show.purge, "convert": show.convert}
 
 
 def operation_summary(result: Mapping[str, Any], verb: str, project: str) -> str:

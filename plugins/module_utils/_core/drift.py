@@ -42,7 +42,7 @@ def explain_drift(drifted: Mapping[str, list[dict[str, Any]]]) -> str:
     ]
     return (
         f"A volume is never recreated, and differs from what is asked for ({'; '.join(parts)}); ask for what it is, "
-        "convert it with its data, or set on_drift: ignore."
+        "set on_drift: convert to move its data, or on_drift: ignore."
     )
 
 

@@ -141,11 +141,21 @@ def status(found: Mapping[str, Any]) -> str:
         )
     for operation in sorted({entry["operation"] for entry in found["kept"]}):
         entries = [entry for entry in found["kept"] if entry["operation"] == operation]
-        what = (
-            f"what snapshot {entries[0]['snapshot'][:8]} replaced in {', '.join(entry['volume'] for entry in entries)}"
-        )
+        volumes = ", ".join(entry["volume"] for entry in entries)
+        by = f"what snapshot {entries[0]['snapshot'][:8]} replaced in" if entries[0]["snapshot"] else "the old place of"
+        what = f"{by} {volumes}"
         lines.append(f"  kept          until {_minute(entries[0]['until'])}: {what}")
     return "\n".join([*lines, *(found["attention"] or ["All is well."])])
+
+
+def convert(project: str, result: Mapping[str, Any]) -> str:
+    """What a conversion of volumes has done: the result of the module volume with on_drift: convert."""
+    lines = [f"{'Converted' if 'downtime_s' in result else 'Nothing to convert in'} the volumes of {project}"]
+    lines += [f"  {action}" for action in result.get("actions") or ()]
+    if result.get("downtime_s") is not None:
+        lines.append(f"Down for {duration(float(result['downtime_s']))}; {_timings(result['timings'])}")
+    lines += [f"Kept until {_minute(entry['until'])}: {entry['path']}" for entry in result.get("kept") or ()]
+    return "\n".join(lines)
 
 
 def _minute(moment: str) -> str:
