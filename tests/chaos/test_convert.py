@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.convert imp
 from ansible_collections.openmemory.stack.plugins.module_utils._core.convert.request import ConvertRequest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.moving import rebuild
+from ansible_collections.openmemory.stack.plugins.module_utils._core.moving.standby import Standby
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept
@@ -122,6 +124,47 @@ def test_only_labels_differ_and_the_data_stays(home: Stack) -> None:
     assert home.trees() == before
     assert left(home) == []
     assert home.running() == BOTH
+
+
+def test_other_labels_stay_and_composes_hash_goes(home: Stack) -> None:
+    """With the hash of another definition Compose would offer to recreate the volume."""
+    name = f"{PROJECT}_place"
+    made = home.client.inspect_volume(name)
+    labels = {**made["Labels"], "team": "search", "com.docker.compose.config-hash": "0" * 64}
+    home.client.remove_container("omrest-app", force=True)
+    home.client.remove_volume(name)
+    home.client.create_volume(name, "local", made["Options"], labels)
+    home.container("app", {"db": "/db", "disk": "/disk", "place": "/place"}, ["/bin/sleep", "600"])
+    run(home, place=str(home.directory / "new" / "place"))
+    after = home.client.inspect_volume(name)
+    assert after["Labels"] == {**made["Labels"], "team": "search"}
+    assert after["Options"]["device"] == str(home.directory / "new" / "place")
+
+
+def test_what_goes_during_the_copy_goes_from_it_too(home: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Onto another file system, where a file cannot be moved to our state directory."""
+    new = home.directory / "tmpfs"
+    new.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", new], check=True)
+    try:
+        real = Standby.follow
+
+        def follows(standby: Standby) -> int:
+            read: int = real(standby)
+            shutil.rmtree(home.root("data") / "live")
+            (home.root("data") / "same").write_text("later")
+            return read
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Standby, "follow", follows)
+            patch.setattr(Standby, "catch_up", lambda _: 0)
+            run(home, data=str(new))
+        assert sorted(os.listdir(new)) == ["run", "same"]
+        assert (new / "same").read_text() == "later"
+        run(home, data=None)
+    finally:
+        subprocess.run(["umount", new], check=True)
+        new.rmdir()
 
 
 def test_check_mode_tells_all_and_changes_nothing(home: Stack) -> None:

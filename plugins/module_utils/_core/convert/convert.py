@@ -98,8 +98,11 @@ class _Convert:
         plan = self.plan
         self._phase("copy", sum(one.bytes for one in self.moving))
         self._prepare()
-        copies = {one.source.key: Copy(one.source.path, self._new(one)) for one in self.moving}
-        standby = Standby(copies, self.places, self.progress)
+        copies = {
+            one.source.key: Copy(one.source.path, self._new(one), ("lost+found",) if one.source.in_root else ())
+            for one in self.moving
+        }
+        standby = Standby(copies, self.progress)
         if copies:
             standby.follow()
         self._phase("census")

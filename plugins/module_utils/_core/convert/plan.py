@@ -23,7 +23,7 @@ from ..places import check_new, check_places
 from ..restore.crew import Crew
 from ..restore.plan import crew_of, inspect_users, require_room
 from ..restore.swap import is_hidden
-from ..restore.targets import Target, existing_target
+from ..restore.targets import CONFIG_HASH_LABEL, Target, existing_target
 from ..sizes import measure
 from ..state import State, container_name
 from ..stores.registry import look
@@ -56,7 +56,10 @@ class Conversion:
 
     @property
     def after(self) -> Definition:
-        return Definition(self.spec.driver, dict(self.spec.driver_opts), dict(self.spec.labels))
+        """As asked for, with the labels that it has besides; Compose's hash would be of the old definition."""
+        labels = {**self.source.labels, **self.spec.labels}
+        labels.pop(CONFIG_HASH_LABEL, None)
+        return Definition(self.spec.driver, dict(self.spec.driver_opts), labels)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ..operation.places import Places
 from ..restore import kept
 from ..restore.kept import LEAST_KEPT_S
 from ..restore.swap import Record as KeptRecord
-from ..restore.undo import discard, tidy
+from ..restore.undo import discard, remove_tree, tidy
 from .redefine import Record
 
 KEY = "convert"  # in the journal
@@ -90,6 +90,8 @@ def _keep_or_discard(journal: Journal, record: Record) -> list[str]:
     for beside in record.beside:
         if beside not in places:
             said += discard(beside)
+        else:
+            remove_tree(os.path.join(beside, "meta"))
     return said
 
 

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from ..capture.capture import pre_copy
 from ..capture.durable import can_clone, sync_filesystem
 from ..capture.mirror import Mirror, PassReport
-from ..operation.places import Places, private_directory
 from ..operation.progress import Progress
 from ..restore.swap import is_hidden
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One directory that is copied. target must not be there, or be one that only we use; excluded are left out."""
+    """One directory that is copied. target is one that only we use, in a directory of ours; excluded are left out."""
 
     source: str
     target: str
@@ -30,23 +29,23 @@ class Copy:
 class Standby:
     """Copies by key. Raises StackError, as Mirror does, naming the file that cannot be read or written.
 
-    What is known of them from pass to pass is in the operation's scratch directory, which its end removes.
+    What is known of one from pass to pass, and what is removed from it, is in the directory meta beside it: a file can
+    only be moved out of the way on its own file system. Whoever made the directory removes that.
     """
 
-    def __init__(self, copies: Mapping[str, Copy], places: Places, progress: Progress, compare: bool = False):
-        private_directory(places.scratch)
+    def __init__(self, copies: Mapping[str, Copy], progress: Progress, compare: bool = False):
         self._places = [os.path.dirname(copy.target) for copy in copies.values()]
         self._mirrors = {
             key: Mirror(
                 copy.source,
                 copy.target,
-                os.path.join(places.scratch, f"{number}.index.json"),
+                os.path.join(os.path.dirname(copy.target), "meta", "index.json"),
                 clone=can_clone(copy.source, os.path.dirname(copy.target)),
                 compare=compare,
                 excluded=[name for name in os.listdir(copy.source) if is_hidden(name) or name in copy.excluded],
                 on_bytes=progress.advance,
             )
-            for number, (key, copy) in enumerate(copies.items())
+            for key, copy in copies.items()
         }
 
     def follow(self) -> int:

@@ -66,7 +66,7 @@ def take_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
     kept = {entry.path for entry in taken_out}
     for beside in record.beside:
         if beside in kept:
-            _remove_tree(os.path.join(beside, "meta"))
+            remove_tree(os.path.join(beside, "meta"))
         else:
             said += discard(beside)
     needed = [swap for swap in record.swaps if os.path.lexists(swap.beside)]  # something of theirs is left there
@@ -96,7 +96,7 @@ def discard(beside: str) -> list[str]:
     if not is_ours(beside) or not os.path.isdir(beside) or os.path.islink(beside):
         return []
     for name in FETCHED:
-        _remove_tree(os.path.join(beside, name))
+        remove_tree(os.path.join(beside, name))
     for directory in (os.path.join(beside, "old"), beside):
         with suppress(OSError):
             os.rmdir(directory)
@@ -107,7 +107,7 @@ def discard(beside: str) -> list[str]:
 
 def tidy(swap: Swap) -> list[str]:
     """After a restore that was accepted: only the old data stays, and its directory only if there is some."""
-    _remove_tree(os.path.join(swap.beside, "meta"))
+    remove_tree(os.path.join(swap.beside, "meta"))
     for move in swap.moves:
         if not move.has_new or not os.path.lexists(move.new):
             continue
@@ -120,7 +120,8 @@ def tidy(swap: Swap) -> list[str]:
     return discard(swap.beside)
 
 
-def _remove_tree(path: str) -> None:
+def remove_tree(path: str) -> None:
+    """Remove a directory of ours; none is no error. Raises StackError."""
     try:
         shutil.rmtree(path)
     except FileNotFoundError:
