@@ -24,6 +24,7 @@ from .order import name_of, start_order
 TRIES = 3
 PATIENCE_S = 0.3  # for an unpause, which takes 0.02 to 0.05 s where nothing is in its way
 BOOKKEEPING_S = 10.0
+GAVE_UP = "unable to freeze"  # runc's words
 _FIRED = {
     "deadline": "The copy took longer than freeze_timeout ({timeout:g} s), so the guard resumed the containers",
     "engine": "The Docker engine ended during the freeze, so the guard resumed the containers",
@@ -170,7 +171,7 @@ class Freeze:
     def _do(self, verb: str, container: Mapping[str, Any]) -> None:
         try:
             if verb == "pause":
-                self._engine.pause(container["Id"])
+                self._pause(container)
             else:
                 self._engine.stop(container["Id"], self._stop_timeout)
         except StackError as error:
@@ -179,6 +180,16 @@ class Freeze:
                 f"Container {name_of(container)} could not be {done}, so nothing was backed up and what ran before "
                 f"runs again; see why, and try again. {error}"
             ) from error
+
+    def _pause(self, container: Mapping[str, Any]) -> None:
+        """Pause a container. With cgroups v1 runc gives up now and then under load, and lets it run: try again."""
+        for attempt in range(TRIES):
+            try:
+                self._engine.pause(container["Id"])
+                break
+            except StackError as error:
+                if attempt == TRIES - 1 or GAVE_UP not in str(error):
+                    raise
 
     def _broken(self) -> str | None:
         """Why this was not one instant, or None. From the list: an inspection waits for a health check under way.
