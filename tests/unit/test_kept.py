@@ -227,14 +227,14 @@ def test_as_long_as_the_restore_would_have_kept_the_old_data(places: Places, tmp
     assert entry.until - entry.created == 7 * kept.LEAST_KEPT_S
 
 
-@pytest.mark.parametrize("dies_in", ["back", "note", "save", "_remove_tree"])
+@pytest.mark.parametrize("dies_in", ["back", "note", "save", "remove_tree"])
 def test_what_clients_wrote_is_kept_though_the_undo_dies_too(
     places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str
 ) -> None:
     journal, swaps = written_to(places, tmp_path, "one", "two")
     for swap in swaps:
         (Path(swap.beside) / "meta").mkdir()
-    where = {"back": Swap, "note": Journal, "save": kept, "_remove_tree": undoing}[dies_in]
+    where = {"back": Swap, "note": Journal, "save": kept, "remove_tree": undoing}[dies_in]
     act, done = getattr(where, dies_in), []
 
     def dying(*arguments: object) -> object:
