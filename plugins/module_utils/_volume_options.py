@@ -6,13 +6,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import STATE_DIR, Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.unfinished import unfinished
+from ansible_collections.openmemory.stack.plugins.module_utils._core.present import plan_present
 from ansible_collections.openmemory.stack.plugins.module_utils._core.volumes import VolumeSpec
 from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import docker_argument_spec
 
@@ -64,7 +68,10 @@ def convert(module: AnsibleModule, engine: Engine, specs: Sequence[VolumeSpec]) 
     options = {name: module.params[name] for name in _CONVERT}
     asked = request.ConvertRequest(module.params["compose_project"] or "", specs, **options)
     asked.check()
-    progress = Progress(Places.of(asked.project, create=False).progress)
+    places = Places.of(asked.project, asked.state_dir, create=False)
+    if not os.path.exists(places.journal):
+        plan_present(engine, specs, "ignore")  # the whole list is checked before anything changes
+    progress = Progress(places.progress)
     return core.run(asked, engine, progress, module.check_mode)
 
 
@@ -79,3 +86,14 @@ def joined(converted: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     }
     more = {name: converted[name] for name in ("downtime_s", "kept", "timings") if name in converted}
     return {**result, **more, "actions": [*converted["actions"], *result["actions"]], "diff": diff}
+
+
+def refuse_unfinished(project: str, state_dir: str, on_drift: str) -> None:
+    """Raise StackError where a conversion has died: a volume that is missing then must not be made anew, empty."""
+    places = Places.of(project, state_dir, create=False)
+    left = unfinished(places) if os.path.exists(places.journal) else None
+    if left and left["operation"] == "convert" and on_drift != "convert" and not left["running"]:
+        raise StackError(
+            f"A conversion of volumes of {project} has died in the phase {left['phase']}; run openmemory-stack "
+            "recover, or set on_drift: convert, which recovers first."
+        )

@@ -348,6 +348,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._docker_options i
 from ansible_collections.openmemory.stack.plugins.module_utils._volume_options import (
     convert,
     joined,
+    refuse_unfinished,
     volume_argument_spec,
 )
 
@@ -366,6 +367,8 @@ def run(module: AnsibleModule) -> dict[str, object]:
             "diff": removal.diff,
             "volumes": absent.describe_absent(removal),
         }
+    if asked["compose_project"] and engine.is_local:
+        refuse_unfinished(asked["compose_project"], asked["state_dir"], asked["on_drift"])
     converted = convert(module, engine, specs) if asked["on_drift"] == "convert" else {"changed": False}
     on_drift = asked["on_drift"] if module.check_mode else asked["on_drift"].replace("convert", "fail")
     plan = present.plan_present(engine, specs, on_drift)

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,21 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
 def test_a_death_at_each_step_is_undone_or_finished(home: Stack, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = home.trees()
     new = home.directory / "new"
+    die(home, step, monkeypatch, data=str(new / "data"), place=None)
+    said = recover(home.engine, home.places)
+    assert said
+    assert home.running() == BOTH
+    if step == "accepted":
+        assert contents(new / "data") == before["data"]
+        assert sorted(entry.swap.key for entry in kept.load(home.places)) == ["data", "place"]
+    else:
+        assert home.trees() == before
+        assert not (new / "data").exists()
+    assert recover(home.engine, home.places) == []
+
+
+def die(home: Stack, step: str, monkeypatch: pytest.MonkeyPatch, **places: str | None) -> None:
+    """A conversion that dies at a step."""
     owner, name, after = STEPS[step]
     real: Callable[..., Any] = getattr(owner, name)
 
@@ -238,17 +254,76 @@ def test_a_death_at_each_step_is_undone_or_finished(home: Stack, step: str, monk
         patch.setattr(owner, name, dies)
         patch.setattr(convert, "_take_back", lambda *_: None)
         with pytest.raises(DiedError):
-            run(home, data=str(new / "data"), place=None)
-    said = recover(home.engine, home.places)
-    assert said
+            run(home, **places)
+
+
+@pytest.mark.parametrize("step", ["volume removed", "made", "prove"])
+def test_the_next_conversion_recovers_before_it_plans(home: Stack, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a dead run has left looks as if nothing differed, or as if the volume had to be made anew."""
+    before = home.trees()
+    new = home.directory / "new"
+    die(home, step, monkeypatch, data=str(new / "data"))
+    with pytest.raises(StackError, match="has died; run openmemory-stack recover"):
+        convert.run(request(home, data=str(new / "data")), home.engine, Progress(), check_mode=True)
+    result = run(home, data=str(new / "data"))
+    assert result["changed"]
+    assert contents(new / "data") == before["data"]
     assert home.running() == BOTH
-    if step == "accepted":
-        assert contents(new / "data") == before["data"]
-        assert sorted(entry.swap.key for entry in kept.load(home.places)) == ["data", "place"]
-    else:
-        assert home.trees() == before
-        assert not (new / "data").exists()
-    assert recover(home.engine, home.places) == []
+    assert any("old definition and data again" in action for action in result["actions"])
+
+
+def test_what_was_written_after_a_death_in_the_swap_is_kept(home: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody started the stack on the new place before recovery came."""
+    before = home.trees()
+    new = home.directory / "new"
+    die(home, "first volume", monkeypatch, data=str(new / "data"))
+    (new / "data" / "written").write_text("by a client")
+    recover(home.engine, home.places)
+    assert home.trees() == before
+    (entry,) = kept.load(home.places)
+    assert contents(entry.swap.moves[0].old).keys() - before["data"].keys() == {"written"}
+
+
+def test_a_container_that_cannot_be_made_again_is_not_removed(home: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, about = home.trees(), ids(home)
+    real = rebuild.recipe
+
+    def odd(*arguments: Any) -> rebuild.Recipe:
+        found = real(*arguments)
+        return replace(found, body={**found.body, "Image": "nobody/has:this"})
+
+    monkeypatch.setattr(rebuild, "recipe", odd)
+    with pytest.raises(StackError, match=r"could not be made again.*Nothing was converted"):
+        run(home, data=str(home.directory / "new" / "data"))
+    assert home.trees() == before
+    assert ids(home) == about
+    assert home.running() == BOTH
+
+
+def test_a_container_that_was_made_anew_during_the_copy_stops_it(home: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Standby.follow
+
+    def follows(standby: Standby) -> int:
+        home.client.remove_container("omrest-store", force=True)
+        home.container("store", {"data": "/data"}, ["/data/run", "600"])
+        return real(standby)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Standby, "follow", follows)
+        with pytest.raises(StackError, match="removed or made anew"):
+            run(home, data=str(home.directory / "new" / "data"))
+    assert home.running() == BOTH
+
+
+def test_who_shares_a_containers_network_is_refused(home: Stack) -> None:
+    settings = home.client.create_host_config(network_mode="container:omrest-store")
+    labels = {"com.docker.compose.project": PROJECT}
+    home.client.create_container(
+        "omrest/sleep", ["/bin/sleep", "9"], name="omrest-side", labels=labels, host_config=settings
+    )
+    with pytest.raises(StackError, match="omrest-side shares the network"):
+        run(home, data=str(home.directory / "new" / "data"))
+    home.client.remove_container("omrest-side", force=True)
 
 
 def test_a_side_that_does_not_start_is_taken_back(home: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

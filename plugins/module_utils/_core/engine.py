@@ -158,9 +158,13 @@ class Engine:
         """Create a container from the API's own body (Image, Env, HostConfig …) and return its id."""
         return str(self._object("POST", "/containers/create", params={"name": name}, json=body)["Id"])
 
-    def remove_container(self, container: str, volumes: bool = True) -> None:
-        """Remove a container by force, with its anonymous volumes unless volumes is false."""
-        self._call("DELETE", f"/containers/{container}", params={"force": 1, "v": int(volumes)})
+    def remove_container(self, container: str, volumes: bool = True, force: bool = True) -> None:
+        """Remove a container, with its anonymous volumes unless volumes is false; one that runs only by force."""
+        self._call("DELETE", f"/containers/{container}", params={"force": int(force), "v": int(volumes)})
+
+    def changes(self, container: str) -> list[str]:
+        """The paths that a container has added or changed in its own layer."""
+        return [str(one["Path"]) for one in self._call("GET", f"/containers/{container}/changes") or []]
 
     def wait(self, container: str, timeout: float) -> int:
         """The exit code of a container that runs to its end. timeout is in seconds."""

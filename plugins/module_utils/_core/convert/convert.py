@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from ..directories import apply_directory, plan_directory
 from ..engine import Engine
-from ..errors import StackError
+from ..errors import NotFoundError, StackError
 from ..moving import rebuild
 from ..moving.standby import Copy, Standby
 from ..operation.journal import Journal
@@ -47,15 +48,22 @@ def run(request: ConvertRequest, engine: Engine, progress: Progress, check_mode:
     request.check()
     require_local(engine)
     places = Places.of(request.project, request.state_dir, create=False)
+    said: list[str] = []
+    if os.path.exists(places.journal):  # first of all: what a run that died has left is no state to plan from
+        said = recover(engine, places, check_mode=check_mode)
+        if check_mode and said:
+            raise StackError(
+                f"An operation has died on {request.project}; run openmemory-stack recover. {' '.join(said)}"
+            )
     plan = make_plan(request, engine)
     if plan is None:
-        return {"changed": False, "volumes": [], "downtime_s": None, "kept": [], "actions": [], "diff": {}}
+        return {"changed": False, "volumes": [], "downtime_s": None, "kept": [], "actions": said, "diff": {}}
     if check_mode:
         return _result(plan)
     Places.of(request.project, request.state_dir)
     with OperationLock(places, "convert"):
         progress.attach(places.progress)
-        said = recover(engine, places, lock_held=True)
+        said += recover(engine, places, lock_held=True)
         said += kept.purge_expired(places)
         progress.phase("plan")
         plan = make_plan(request, engine)
@@ -64,6 +72,10 @@ def run(request: ConvertRequest, engine: Engine, progress: Progress, check_mode:
         journal = Journal.begin(places, "convert", new_id())
         try:
             result = _Convert(plan, engine, places, progress, journal).run()
+        except OSError as error:
+            failed = StackError(f"The conversion failed at {error.filename or 'a file'} ({error.strerror}).")
+            _take_back(failed, plan, engine, places, journal)
+            raise failed from error
         except BaseException as error:
             _take_back(error, plan, engine, places, journal)
             raise
@@ -157,14 +169,19 @@ class _Convert:
     def _exchange(self, standby: Standby) -> float:
         """Stop, the rest of the copy, the new definitions, start; the seconds that it took."""
         plan = self.plan
+        self._again()
         self._phase("stop")
         begun = time.monotonic()
         plan.crew.stop(self.journal, self.request.stop_timeout)
         refuse_active([one.source for one in plan.conversions], self.engine)
         self._phase("settle")
+        started = self._started()
         if self.moving:
             standby.settle()
             self._check()
+        refuse_active([one.source for one in plan.conversions], self.engine)
+        if self._started() != started:
+            raise StackError("A container was started on the old place while the last of it was copied; try again.")
         changes = [self._redefinition(one) for one in plan.conversions]
         self.record.redefinitions = [change.as_json() for change in changes]
         self.record.stage = SWAPPING
@@ -185,6 +202,20 @@ class _Convert:
         crew.wait(self.request.wait_timeout)
         self.crew = crew
         return time.monotonic() - begun if running else 0.0
+
+    def _again(self) -> None:
+        """The containers as they are now, and whether the engine would make them again, before anything stops."""
+        try:
+            found = [self.engine.inspect_container(one.id) for one in self.plan.recipes]
+        except NotFoundError as error:
+            raise StackError("A container was removed or made anew while the data was copied; try again.") from error
+        recipes = [rebuild.recipe(self.engine, inspected) for inspected in found]
+        self.plan.recipes = [replace(now, ran=before.ran) for now, before in zip(recipes, self.plan.recipes)]
+        rebuild.rehearse(self.engine, self.journal, self.plan.recipes)
+        self.record.recipes = [one.as_json() for one in self.plan.recipes]
+
+    def _started(self) -> list[str]:
+        return [self.engine.inspect_container(one.id)["State"]["StartedAt"] for one in self.plan.recipes]
 
     def _check(self) -> None:
         staged: Mapping[str, tuple[str | None, str]] = {
@@ -261,7 +292,10 @@ def _take_back(error: BaseException, plan: ConvertPlan, engine: Engine, places: 
             said = undo(engine, journal)
             if stopped and isinstance(error, StackError):
                 found = [one["id"] for one in journal.data["stopped"]]
-                inspected = {each: engine.inspect_container(each) for each in found}
+                inspected = {}
+                for each in found:
+                    with suppress(NotFoundError):
+                        inspected[each] = engine.inspect_container(each)
                 unhealthy = start_again(Crew(engine, plan.request.project, inspected), plan.request.wait_timeout)
         recover(engine, places, lock_held=True)
     except StackError as second:

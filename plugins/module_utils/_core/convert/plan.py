@@ -17,7 +17,7 @@ from ..drift import find_drift
 from ..engine import Engine
 from ..errors import StackError
 from ..filesystem import covers
-from ..moving.rebuild import Recipe, recipe
+from ..moving.rebuild import Recipe, recipe, shares
 from ..placement import find_misplaced
 from ..places import check_new, check_places
 from ..restore.crew import Crew
@@ -130,6 +130,7 @@ def make_plan(request: ConvertRequest, engine: Engine) -> ConvertPlan | None:
         _refuse_others(source, request.project)
     containers = inspect_users(engine, request.project, sources)
     crew = crew_of(engine, request.project, sources, containers)
+    _refuse_sharing(sources, containers)
     _refuse_misplaced(request, state, conversions, containers)
     _check_room(conversions)
     used = {user["Id"] for source in sources for user in source.users}
@@ -212,6 +213,18 @@ def _refuse_others(source: Target, project: str) -> None:
             raise StackError(
                 f"The container {container_name(user)} mounts {source.path}, the directory of the volume "
                 f"{source.name}, by itself, and would go on with the old place; have it use the volume."
+            )
+
+
+def _refuse_sharing(sources: list[Target], containers: dict[str, dict[str, Any]]) -> None:
+    """Who lives in the network or processes of a container that is made again would be left in what is gone."""
+    used = {user["Id"] for source in sources for user in source.users}
+    names = {containers[identity]["Name"].lstrip("/") for identity in used}
+    for inspected in containers.values():
+        if shares(inspected) & (used | names):
+            raise StackError(
+                f"Container {inspected['Name'].lstrip('/')} shares the network, processes or volumes of a container "
+                "that has to be made again; remove it, and make it again afterwards."
             )
 
 

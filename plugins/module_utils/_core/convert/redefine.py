@@ -71,7 +71,8 @@ class Redefinition:
 
     def back(self, engine: Engine) -> None:
         """Give it the old ones again, from whatever point was reached; the new data is beside again. Idempotent."""
-        self.into.back()
+        if os.path.isdir(os.path.dirname(self.into.root)):  # else somebody has removed the managed volume
+            self.into.back()
         self._define(engine, self.before)
         self.out.back()
 
@@ -86,7 +87,9 @@ class Redefinition:
             if not Definition.of(found).is_path:
                 self._refuse_data(found["Mountpoint"])
             engine.remove_volume(self.volume)
-        engine.create_volume(self.volume, wanted.driver, dict(wanted.driver_opts), dict(wanted.labels))
+        made = engine.create_volume(self.volume, wanted.driver, dict(wanted.driver_opts), dict(wanted.labels))
+        if Definition.of(made) != wanted:  # the engine gives back one that is there as if it had made it
+            raise StackError(f"The volume {self.volume} was made by somebody else meanwhile; remove what made it.")
 
     def _refuse_data(self, place: str) -> None:
         """Docker removes all that is in the directory of a managed volume: what is not ours by then must not go."""

@@ -43,12 +43,14 @@ def undo(engine: Engine, journal: Journal) -> list[str]:
     said = []
     if record.stage in (SWAPPING, STARTED):
         recipes = [rebuild.Recipe.from_json(one) for one in record.recipes]
-        rebuild.remove_others(engine, recipes)
-        for change in reversed(record.changes()):
+        said += [f"Removed the container {name}, to make it again." for name in rebuild.remove_others(engine, recipes)]
+        changes = record.changes()
+        record.lived = record.lived or record.stage == STARTED or any(change.into.lived() for change in changes)
+        journal.note(KEY, record.as_json())  # before the first rename: afterwards the disk does not tell
+        for change in reversed(changes):
             change.back(engine)
             said.append(f"Gave the volume {change.volume} its old definition and data again.")
         rebuild.make_all(engine, journal, recipes)
-        record.lived = record.stage == STARTED
         record.stage = TAKEN_BACK
         journal.note(KEY, record.as_json())
     said += _keep_or_discard(journal, record)

@@ -11,6 +11,7 @@ one made so as its own.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -58,14 +59,20 @@ def recipe(engine: Engine, inspected: Mapping[str, Any]) -> Recipe:
             f"Container {name} was started with --rm, so it cannot be made again; stop it, and start it afterwards."
         )
     mode = str(host.get("NetworkMode") or "default")
-    if mode.startswith("container:"):
+    shared = shares(inspected)
+    if shared:
         raise StackError(
-            f"Container {name} uses the network of another container ({mode}), which may be another one afterwards; "
-            "stop it, and start it afterwards."
+            f"Container {name} refers to another container ({', '.join(sorted(shared))}), which may be another one "
+            "afterwards; remove it, and make it again afterwards."
+        )
+    if any(path.startswith("/run/secrets/") for path in engine.changes(str(inspected["Id"]))):
+        raise StackError(
+            f"Container {name} has secrets that Compose has copied into it, which a container made again would not "
+            "have; give them as files (secrets with file:), and run docker compose up first."
         )
     body = {key: value for key, value in inspected["Config"].items() if value is not None}
-    if body.get("Hostname") == inspected["Id"][:_SHORT_ID]:
-        del body["Hostname"]
+    if body.get("Hostname") == inspected["Id"][:_SHORT_ID] or host.get("UTSMode") == "host":
+        body.pop("Hostname", None)
     body["Image"] = _image(engine, inspected)
     body["HostConfig"] = {**host, "Binds": _binds(inspected)}
     networks = {} if mode in _WITHOUT_ENDPOINT else _networks(inspected)
@@ -78,10 +85,33 @@ def recipe(engine: Engine, inspected: Mapping[str, Any]) -> Recipe:
 def remove(engine: Engine, recipes: Iterable[Recipe]) -> None:
     """Remove containers that stand still; their anonymous volumes stay. One that is gone is no error."""
     for one in recipes:
-        try:
-            engine.remove_container(one.id, volumes=False)
+        try:  # not by force: one that runs again by now is refused
+            engine.remove_container(one.id, volumes=False, force=False)
         except NotFoundError:
             continue
+
+
+def shares(inspected: Mapping[str, Any]) -> set[str]:
+    """Ids or names of the containers whose network, processes, memory or volumes an inspected one shares."""
+    host = inspected["HostConfig"]
+    modes = [str(host.get(key) or "") for key in ("NetworkMode", "PidMode", "IpcMode", "UTSMode")]
+    found = {mode.partition(":")[2] for mode in modes if mode.startswith("container:")}
+    return found | {str(one).partition(":")[0] for one in host.get("VolumesFrom") or ()}
+
+
+def rehearse(engine: Engine, journal: Journal, recipes: Iterable[Recipe]) -> None:
+    """Make each once under another name, and remove it: what the engine refuses is said before anything is removed."""
+    for one in recipes:
+        name = f"{one.name}-rehearsal"
+        journal.add("throwaway.containers", name)
+        try:
+            engine.create_container(name, dict(one.body))
+        except StackError as error:
+            raise StackError(
+                f"Container {one.name} could not be made again, so nothing was changed. {error}"
+            ) from error
+        engine.remove_container(name, volumes=False)
+        journal.drop("throwaway.containers", name)
 
 
 def make(engine: Engine, one: Recipe) -> str:
@@ -145,10 +175,10 @@ def _binds(inspected: Mapping[str, Any]) -> list[str]:
     """What was asked for, and the anonymous volumes by their names: a new container would get empty ones."""
     host = inspected["HostConfig"]
     binds = list(host.get("Binds") or ())
-    taken = {bind.split(":")[1] for bind in binds if ":" in bind}
+    taken = {posixpath.normpath(bind.split(":")[1]) for bind in binds if ":" in bind}
     taken |= {mount["Target"] for mount in host.get("Mounts") or ()} | set(host.get("Tmpfs") or ())
     for mount in inspected.get("Mounts") or ():
-        if mount.get("Type") == "volume" and mount["Destination"] not in taken and not host.get("VolumesFrom"):
+        if mount.get("Type") == "volume" and mount["Destination"] not in taken:
             binds.append(f"{mount['Name']}:{mount['Destination']}{'' if mount.get('RW', True) else ':ro'}")
     return binds
 
