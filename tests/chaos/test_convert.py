@@ -263,7 +263,7 @@ def test_the_next_conversion_recovers_before_it_plans(home: Stack, step: str, mo
     before = home.trees()
     new = home.directory / "new"
     die(home, step, monkeypatch, data=str(new / "data"))
-    with pytest.raises(StackError, match="has died; run openmemory-stack recover"):
+    with pytest.raises(StackError, match="An operation has died on omrest; run openmemory-stack recover"):
         convert.run(request(home, data=str(new / "data")), home.engine, Progress(), check_mode=True)
     result = run(home, data=str(new / "data"))
     assert result["changed"]
@@ -306,7 +306,8 @@ def test_a_container_that_was_made_anew_during_the_copy_stops_it(home: Stack, mo
     def follows(standby: Standby) -> int:
         home.client.remove_container("omrest-store", force=True)
         home.container("store", {"data": "/data"}, ["/data/run", "600"])
-        return real(standby)
+        read: int = real(standby)
+        return read
 
     with monkeypatch.context() as patch:
         patch.setattr(Standby, "follow", follows)
