@@ -103,7 +103,6 @@ class _Convert:
         self.progress = progress
         self.journal = journal
         self.record = Record(str(journal.data["id"]), places.state)
-        self.record.recipes = [one.as_json() for one in plan.recipes]
         self.moving = [one for one in plan.conversions if not one.same_place]
 
     def run(self) -> dict[str, Any]:

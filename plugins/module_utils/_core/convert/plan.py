@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..capture.plan import volume_key
@@ -16,7 +16,7 @@ from ..capture.refusals import refuse_project
 from ..drift import find_drift
 from ..engine import Engine
 from ..errors import StackError
-from ..filesystem import covers
+from ..filesystem import covers, existing_ancestor
 from ..moving.rebuild import Recipe, recipe, shares
 from ..placement import find_misplaced
 from ..places import check_new, check_places
@@ -98,11 +98,7 @@ class ConvertPlan:
         after: dict[str, Any] = {}
         for one in self.conversions:
             for found, definition in ((before, one.before), (after, one.after)):
-                found[one.spec.name] = {
-                    "driver": definition.driver,
-                    "driver_opts": dict(definition.driver_opts),
-                    "labels": dict(definition.labels),
-                }
+                found[one.spec.name] = asdict(definition)
         return {"before": {"volumes": before}, "after": {"volumes": after}}
 
     def beside(self, place: Target, operation: str, new: bool) -> str:
@@ -251,9 +247,7 @@ def _check_room(conversions: list[Conversion]) -> None:
     for one in conversions:
         if one.same_place:
             continue
-        place = one.target.path
-        while not os.path.isdir(place):
-            place = os.path.dirname(place)
+        place = existing_ancestor(one.target.path)
         device = os.stat(place).st_dev
         wanted[device] = wanted.get(device, 0) + one.bytes
         require_room(place, wanted[device])

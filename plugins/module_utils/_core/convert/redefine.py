@@ -50,7 +50,7 @@ class Redefinition:
     into: Swap
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "out": self.out.as_json(), "into": self.into.as_json()}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Redefinition:

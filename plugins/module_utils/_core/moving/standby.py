@@ -33,7 +33,7 @@ class Standby:
     only be moved out of the way on its own file system. Whoever made the directory removes that.
     """
 
-    def __init__(self, copies: Mapping[str, Copy], progress: Progress, compare: bool = False):
+    def __init__(self, copies: Mapping[str, Copy], progress: Progress):
         self._places = [os.path.dirname(copy.target) for copy in copies.values()]
         self._mirrors = {
             key: Mirror(
@@ -41,7 +41,6 @@ class Standby:
                 copy.target,
                 os.path.join(os.path.dirname(copy.target), "meta", "index.json"),
                 clone=can_clone(copy.source, os.path.dirname(copy.target)),
-                compare=compare,
                 excluded=[name for name in os.listdir(copy.source) if is_hidden(name) or name in copy.excluded],
                 on_bytes=progress.advance,
             )
