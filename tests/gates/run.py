@@ -21,6 +21,7 @@ LOGS = ROOT / "build" / "test"
 PYTHON = ".venv/bin/python"
 LIMIT_S = 4500  # CI ends a run after 90 minutes without saying where it was; stop before that and say it
 TAIL_LINES = 120
+SHORT_TAIL_LINES = 40
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Run:
 
     def do(self, phase: Phase) -> Result:
         """Run one phase into its log; a failing one prints the end of that log."""
-        log = LOGS / f"{phase.name.replace(':', '-')}.log"
+        log = log_of(phase)
         begun = time.monotonic()
         left = max(1.0, LIMIT_S - (begun - self.started))
         with log.open("w") as out:
@@ -184,7 +185,21 @@ def summary(run: Run) -> None:
     for result in run.results:
         print(f"{result.phase.name:<28} {result.passed:>6} {result.failed:>6} {result.seconds:>8.1f}")
     print(f"{'all':<28} {'':>6} {'':>6} {time.monotonic() - run.started:>8.1f}\n")
+    for result in run.results:
+        if result.code:  # again, and last: of a long output only its end may be kept
+            print(f"The end of {result.phase.name}:\n{_telling(log_of(result.phase))}\n")
     print(f"{sum(r.passed for r in run.results)} passed, {sum(r.failed for r in run.results)} failed", flush=True)
+
+
+def log_of(phase: Phase) -> Path:
+    return LOGS / f"{phase.name.replace(':', '-')}.log"
+
+
+def _telling(log: Path) -> str:
+    """What Ansible or pytest say of a failure, or else just the last lines."""
+    lines = log.read_text(errors="replace").splitlines()
+    first = next((at for at, line in enumerate(lines) if re.search(r"fatal: \[|^E  |^FAILED |Traceback", line)), 0)
+    return "\n".join(lines[max(0, first - 5) if first else -SHORT_TAIL_LINES :][:SHORT_TAIL_LINES])
 
 
 def main(names: list[str]) -> int:
