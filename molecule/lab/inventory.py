@@ -71,6 +71,7 @@ def content(hosts: Sequence[Container], registry: str) -> dict[str, Any]:
                 "-o IdentitiesOnly=yes -o GlobalKnownHostsFile=/dev/null"
                 " -o UserKnownHostsFile='{{ inventory_dir }}/known_hosts'"
             ),
+            "migrate_address": "{{ lab_address }}",
             "stack_image_registry": registry,
             "docker_host_daemon_options": {"insecure-registries": [registry]},
         },

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a backup, a restore or a purge has done, for people."""
+"""What an operation has done, for people."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.command imp
 
 DOCUMENTATION = """
 name: operation_summary
-short_description: What a backup, a restore or a purge has done, for people
+short_description: What an operation has done, for people
 version_added: 0.2.0
 author: The openmemory.stack developers (@openmemory)
 description:
-  - Turns the result of M(openmemory.stack.volume_backup), M(openmemory.stack.volume_restore) or
-    M(openmemory.stack.stack_purge) into the text that the command C(openmemory-stack) prints.
+  - Turns the result of M(openmemory.stack.volume_backup), M(openmemory.stack.volume_restore),
+    M(openmemory.stack.volume), M(openmemory.stack.stack_migrate) or M(openmemory.stack.stack_purge) into the text
+    that the command C(openmemory-stack) prints.
 positional: _input, verb, project
 options:
   _input:
@@ -29,7 +30,7 @@ options:
   verb:
     description: What was done.
     type: str
-    choices: [backup, restore, purge, convert]
+    choices: [backup, restore, purge, convert, migrate]
     required: true
   project:
     description: The Compose project.
@@ -49,7 +50,13 @@ _value:
   type: str
 """
 
-TEXTS = {"backup": show.backup, "restore": show.restore, "purge": show.purge, "convert": show.convert}
+TEXTS = {
+    "backup": show.backup,
+    "restore": show.restore,
+    "purge": show.purge,
+    "convert": show.convert,
+    "migrate": show.migrate,
+}
 
 
 def operation_summary(result: Mapping[str, Any], verb: str, project: str) -> str:

@@ -21,10 +21,12 @@ options:
     description:
       - V(present) has files in place and all services up and healthy.
       - V(restarted) is the same, and restarts what was running and needed no change.
+      - V(created) has files in place and containers made, and starts nothing, such as for a stack whose data is still
+        to come. A stack that was moved to another host by M(openmemory.stack.stack_migrate) is refused in these three.
       - V(stopped) stops the containers, V(absent) removes them and the networks of the project. Both need no files, and
         leave files and volumes as they are.
     type: str
-    choices: [present, restarted, stopped, absent]
+    choices: [present, created, restarted, stopped, absent]
     default: present
   pull:
     description:
@@ -152,11 +154,17 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_req
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect
 
+STATES = ["present", "created", "restarted", "stopped", "absent"]
+
 
 def argument_spec() -> dict[str, Any]:
     return {
         **compose_argument_spec(),
-        "state": {"type": "str", "choices": ["present", "restarted", "stopped", "absent"], "default": "present"},
+        "state": {
+            "type": "str",
+            "choices": STATES,
+            "default": "present",
+        },
         "pull": {"type": "str", "choices": ["always", "missing", "never"], "default": "missing"},
         "recreate": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
         "remove_orphans": {"type": "bool", "default": False},
@@ -187,7 +195,7 @@ def project_of(module: AnsibleModule) -> Project:
 def main() -> None:
     module = AnsibleModule(
         argument_spec=argument_spec(),
-        required_if=[("state", "present", ["files"]), ("state", "restarted", ["files"])],
+        required_if=[("state", state, ["files"]) for state in ("present", "created", "restarted")],
         supports_check_mode=True,
     )
     result = Result()

@@ -20,6 +20,8 @@ from .compose_health import NO_NEWS, Waiter, is_completed, is_settled
 from .compose_request import Candidate, Request, cli_for
 from .engine import Engine
 from .errors import StackError
+from .operation.places import Places
+from .operation.retired import refuse_retired
 from .project_env import ENV_NAME
 from .project_files import FileChange, ProjectFile, file_diffs, find_changes, is_ours, wanted_files, write_changes
 
@@ -50,7 +52,15 @@ class Project:
 
     def present(self) -> Result:
         """Files in place, everything up and healthy. Raises StackError; before it changes anything, where it can."""
+        return self._deploy(start=True)
+
+    def created(self) -> Result:
+        """Files in place, images pulled, containers and networks made, and nothing started."""
+        return self._deploy(start=False)
+
+    def _deploy(self, start: bool) -> Result:
         request = self.request
+        refuse_retired(Places.of(request.project_name, create=False))
         wanted = wanted_files(request.files, {**request.env, **request.secrets}, request.project_name)
         changes = find_changes(request.project_src, wanted)
         with ThreadPoolExecutor(1) as worker, Candidate(request, wanted) as candidate:
@@ -67,17 +77,17 @@ class Project:
                 self._note_files(changes)
             given = compose_stamp.fingerprint(config, plugin_identity(), {"remove_orphans": request.remove_orphans})
             images = compose_images.local_images(self.engine, _references(config))
-            if not self._is_current(given, config, containers, images):
+            if not self._is_current(given, config, containers, images, start):
                 if self.check_mode:
                     names = {volume["Name"] for volume in existing}
                     coming = {key: v for key, v in volumes.items() if v["external"] and v["name"] not in names}
-                    self._predict(candidate, config, coming)
+                    self._predict(candidate, config, coming, start)
                     return self._finish(config)
                 self._pull(cli, config)
-                return self._up(wanted, changes, config, given)
+                return self._up(wanted, changes, config, given, start)
         if not self.check_mode:
             self._write(changes)
-            if request.wait and not _are_settled(containers, config):
+            if start and request.wait and not _are_settled(containers, config):
                 self._wait(config)
                 containers = self._containers()
         return self._finish(config, images, containers)
@@ -119,13 +129,14 @@ class Project:
         config: Mapping[str, Any],
         containers: Sequence[Mapping[str, Any]],
         images: Mapping[str, dict[str, Any] | None],
+        start: bool,
     ) -> bool:
         """Whether `up` has nothing to do; see compose_stamp."""
         if not compose_stamp.can_be_trusted(config, self.request.pull, self.request.recreate):
             return False
         for container in containers:
             service = config["services"].get(service_of(container))
-            if service and container["State"] != "running" and not is_completed(container, service):
+            if start and service and container["State"] != "running" and not is_completed(container, service):
                 return False
         now = compose_stamp.make_stamp(given, containers, compose_images.image_ids(images))
         return compose_stamp.read_stamp(self.request.project_src) == now
@@ -140,7 +151,7 @@ class Project:
                     )
 
     def _predict(
-        self, candidate: Candidate, config: Mapping[str, Any], coming: Mapping[str, Mapping[str, Any]]
+        self, candidate: Candidate, config: Mapping[str, Any], coming: Mapping[str, Mapping[str, Any]], start: bool
     ) -> None:
         """Ask Compose what it would do. It does not see volumes that an earlier task would have made, so it is told."""
         extra = []
@@ -170,7 +181,7 @@ class Project:
             if name not in seen and service_of(container) in config["services"]:
                 if reference in outdated:
                     events.append(("container", name, "recreated"))
-                elif container["State"] != "running":
+                elif start and container["State"] != "running":
                     events.append(("container", name, "started"))
         self._act(compose_events.sentences(events, dry_run=True))
 
@@ -188,7 +199,12 @@ class Project:
                 self._act([f"image {reference} pulled ({image['digest'] or image['id']})"])
 
     def _up(
-        self, wanted: Sequence[ProjectFile], changes: Sequence[FileChange], config: Mapping[str, Any], given: str
+        self,
+        wanted: Sequence[ProjectFile],
+        changes: Sequence[FileChange],
+        config: Mapping[str, Any],
+        given: str,
+        start: bool,
     ) -> Result:
         request = self.request
         self._write(changes)
@@ -196,14 +212,21 @@ class Project:
         names = [file.name for file in wanted if file.name != ENV_NAME]
         cli = cli_for(request, request.project_src, names)
         pull = "never" if request.pull == "never" else "missing"
-        outcome = cli.run("up", "--detach", "--pull", pull, *self._up_flags(), timeout=max(request.wait_timeout, 1))
+        outcome = cli.run(
+            "up",
+            "--detach" if start else "--no-start",
+            "--pull",
+            pull,
+            *self._up_flags(),
+            timeout=max(request.wait_timeout, 1),
+        )
         events = compose_events.changes(outcome.stderr)
         if not events and {container["Id"] for container in self._containers()} != before:
             events = [("project", request.project_name, "changed")]  # said in words that we do not know
         self._act(compose_events.sentences(events))
         if outcome.rc:
             self._fail_up(cli, config, outcome)
-        if request.wait:
+        if start and request.wait:
             self._wait(config)
         images = compose_images.local_images(self.engine, _references(config))
         stamp = compose_stamp.make_stamp(given, self._containers(), compose_images.image_ids(images))

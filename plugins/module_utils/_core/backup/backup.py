@@ -26,6 +26,7 @@ from ..operation.lock import OperationLock
 from ..operation.places import Places
 from ..operation.progress import Progress
 from ..operation.recover import recover
+from ..operation.retired import refuse_retired
 from ..proof import census
 from ..proof.checks import check_staged
 from ..repository import listing
@@ -49,6 +50,7 @@ def run(request: BackupRequest, engine: Engine, progress: Progress, check_mode: 
     """
     request.check()
     places = Places.of(request.project, request.state_dir, create=False)
+    refuse_retired(places)
     repository = open_repository(request, places)
     if check_mode or not os.path.isdir(places.state):  # what is refused the first time leaves not even a directory
         predicted = _predict(request, engine, places, repository)

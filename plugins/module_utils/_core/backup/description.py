@@ -57,7 +57,7 @@ def make_manifest(
         volumes={
             volume.key: {**_volume(volume, captured, staging), **proof.get(volume.key, {})} for volume in plan.volumes
         },
-        images={name: _image(engine, about) for name, about in services.items()},
+        images=images_of(engine, plan),
         compose={
             "config_hash": {name: about["Config"]["Labels"].get(_HASH_LABEL) for name, about in services.items()},
             "files_hash": _files_hash(services),
@@ -66,6 +66,11 @@ def make_manifest(
         timings={name: round(seconds, 3) for name, seconds in timings.items()},
         exports=exports,
     )
+
+
+def images_of(engine: Engine, plan: CapturePlan) -> dict[str, dict[str, Any]]:
+    """{service: {reference, id, digest, version}} of the project's containers."""
+    return {name: _image(engine, about) for name, about in _services(plan).items()}
 
 
 def _services(plan: CapturePlan) -> dict[str, Mapping[str, Any]]:

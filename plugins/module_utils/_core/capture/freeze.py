@@ -41,7 +41,8 @@ class Freeze:
     before the first container is touched. stop_timeout: seconds that each gets to stop, None for what the container
     itself says. Raises StackError on entering if a
     container cannot be paused or stopped, and on leaving if the time inside was not one instant; an error of the body
-    is passed on, unless the guard's work explains it. In both cases everything that can run runs again first.
+    is passed on, unless the guard's work explains it. In both cases everything that can run runs again first. hold:
+    seconds that the guard waits before it resumes by itself.
 
     window: seconds from the first container paused (or stopped) to the last one that runs again.
     quiesced: [{name, how}], how being paused, stopped, was paused or not running.
@@ -58,6 +59,7 @@ class Freeze:
         timeout: float = 60,
         stop_timeout: int | None = None,
         last: Callable[[], None] = lambda: None,
+        hold: float = 0.0,
     ):
         require_local(engine)
         self.window = 0.0
@@ -70,6 +72,8 @@ class Freeze:
         self._timeout = timeout
         self._last = last
         self._stop_timeout = stop_timeout
+        self._hold = hold
+        self._kept = False
         self._guard: Guard | None = None
         self._orders: dict[str, dict[str, Any]] = {}
         self._watched: list[Mapping[str, Any]] = []
@@ -110,6 +114,8 @@ class Freeze:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._kept:
+            return
         problem = None
         try:
             if kind is None:
@@ -131,6 +137,27 @@ class Freeze:
         problem = self._has_fired()
         if problem:
             raise StackError(problem)
+
+    def keep(self, notes: Callable[[list[dict[str, Any]]], Mapping[str, Any]]) -> None:
+        """Leave them as they are for good, without a guard; raises StackError if one is not frozen any more.
+
+        What notes makes of what the journal knew of them goes into it in the same write that takes them out of what
+        recover() resumes.
+        """
+        problem = self._broken()
+        if problem:
+            raise StackError(problem)
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.end()
+            if guard.fired:
+                raise StackError("The guard of the freeze resumed the containers; try again.")
+        problem = self._restarted()
+        if problem:
+            raise StackError(problem)
+        entries = [_entry(container) for container in self._paused]
+        self._journal.notes({**notes(entries), "paused": []})
+        self._kept = True
 
     def _prepare(self) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
         found = {
@@ -165,7 +192,7 @@ class Freeze:
             for container in pause
         ]
         self._orders = {order["id"]: order for order in orders}
-        self._guard = Guard(self._engine, self._places, str(self._journal.data["id"]), self._timeout)
+        self._guard = Guard(self._engine, self._places, str(self._journal.data["id"]), self._timeout, self._hold)
         self._guard.arm(orders)
 
     def _do(self, verb: str, container: Mapping[str, Any]) -> None:

@@ -35,13 +35,17 @@ _GRACE_S = 1.0  # for the guard's own round, on top of the time that it waits
 class Guard:
     """One guard process. Arm it before anything is paused, and always end() it or let this process end."""
 
-    def __init__(self, engine: Any, places: Places, operation_id: str, timeout: float):
-        """timeout is in seconds, from go() to the moment when the guard resumes everything by itself."""
+    def __init__(self, engine: Any, places: Places, operation_id: str, timeout: float, hold: float = 0.0):
+        """timeout is in seconds, from go() to the moment when the guard resumes everything by itself.
+
+        hold: seconds that it waits first, unless it is told to fire: another host may need them to stop what it runs.
+        """
         require_local(engine)
         self._socket_path = engine.docker_host[len("unix://") :]
         self._places = places
         self._id = operation_id
         self._timeout = timeout
+        self._hold = hold
         self._connection: socket.socket | None = None
         self._text = b""
         self._said: dict[str, Any] = {}
@@ -56,6 +60,7 @@ class Guard:
             "socket": self._socket_path,
             "containers": list(containers),
             "timeout": self._timeout,
+            "hold": self._hold,
             "pid": pid,
             "pid_start": start_ticks(pid),
             "id": self._id,

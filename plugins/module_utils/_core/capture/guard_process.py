@@ -241,6 +241,8 @@ class Guard:
         self.parent.say(ready=True)
         reason = self.watch()
         if reason:
+            if reason != "asked":
+                time.sleep(float(self.orders.get("hold") or 0.0))
             self.fire(reason)
 
     def watch(self) -> str | None:

@@ -95,6 +95,8 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         ("recover", "Finish or undo what an operation that died has left.", "", _recover),
         ("drill", "Prove that the newest snapshot can be restored, beside the live stack.", "", _drill),
         ("init", "Make the password file and the repository, where they are missing.", "", _nothing),
+        ("gate", "What the key of a migration opens; sshd calls it.", "", _gate),
+        ("arrive", "The target's part of a migration; the gate calls it.", "", _arrive),
     ):
         verb = verbs.add_parser(
             name,
@@ -215,6 +217,15 @@ def _recover(parser: argparse.ArgumentParser) -> None:
 
 def _drill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("snapshot", nargs="?", help="latest, an id, tag:NAME, or a time (default: latest)")
+
+
+def _gate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("operation", help="of the migration")
+    parser.add_argument("--asked", default="", help="what the other side wants to run")
+
+
+def _arrive(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("operation", help="of the migration")
 
 
 def _nothing(parser: argparse.ArgumentParser) -> None:

@@ -158,6 +158,27 @@ def convert(project: str, result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def migrate(project: str, result: Mapping[str, Any]) -> str:
+    """What a migration has done: the result of the module stack_migrate, prepared or migrated."""
+    retired = result.get("retired")
+    if not retired:
+        title = f"Would move the stack {project}"
+    elif result.get("cutover_s") is None:
+        title = f"The stack {project} was moved to {retired['target']} on {_minute(retired['at'])}"
+    else:
+        title = f"Moved the stack {project} to {retired['target']}"
+    lines = [title, *(f"  {action}" for action in result.get("actions") or ())]
+    if result.get("cutover_s") is not None:
+        start = duration(float(result["start_s"]))
+        lines.append(
+            f"Frozen for {duration(float(result['cutover_s']))}, of which its start on the target took {start}"
+        )
+        lines += [f"  {key}: {census(found)}" for key, found in sorted((result.get("census") or {}).items()) if found]
+        if result.get("memories") is not None:
+            lines.append(f"  {result['memories']} memories read back through the API")
+    return "\n".join(lines)
+
+
 def _minute(moment: str) -> str:
     return _moment(moment).astimezone().strftime("%Y-%m-%d %H:%M")
 

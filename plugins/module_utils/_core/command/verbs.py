@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -199,6 +200,22 @@ def init(options: Options, settings: Settings, progress: Progress) -> Outcome:
     return Outcome(result, text)
 
 
+def gate(options: Options, settings: Settings, progress: Progress) -> Outcome:
+    from ..migrate import gate as core
+
+    places = settings.places()
+    core.enter(places, options["operation"], settings.docker_host, options["asked"])
+    result = core.settle(places, settings.engine(), options["operation"])
+    return Outcome({"changed": False, **result}, json.dumps(result))
+
+
+def arrive(options: Options, settings: Settings, progress: Progress) -> Outcome:
+    from ..migrate import arrival
+
+    result = arrival.run(settings.places(), settings.engine(), options["operation"], progress)
+    return Outcome(result, "")
+
+
 VERBS: dict[str, Callable[[Options, Settings, Progress], Outcome]] = {
     "backup": backup,
     "restore": restore,
@@ -210,6 +227,8 @@ VERBS: dict[str, Callable[[Options, Settings, Progress], Outcome]] = {
     "recover": recover,
     "drill": drill,
     "init": init,
+    "gate": gate,
+    "arrive": arrive,
 }
 
 

@@ -75,6 +75,16 @@ class Places:
         return os.path.join(self.state, "last.json")
 
     @property
+    def arrival(self) -> str:
+        """The migration that is expected on this host."""
+        return os.path.join(self.state, "arrival.json")
+
+    @property
+    def retired(self) -> str:
+        """Where the stack has been moved to, once it has."""
+        return os.path.join(self.state, "retired.json")
+
+    @property
     def progress(self) -> str:
         return os.path.join(self.runtime, "progress.json")
 

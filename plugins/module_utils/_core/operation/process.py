@@ -2,9 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which process this is, so that another one can tell later whether it still lives."""
+"""Which process this is, so that another one can tell later whether it still lives, and children that end with it."""
 
 from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def boot_id() -> str:
@@ -21,3 +27,17 @@ def start_ticks(pid: int) -> int | None:
     except OSError:
         return None
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def dies_with_us() -> Callable[[], None]:
+    """For preexec_fn of a child: the kernel interrupts it when the thread that started it dies, whatever kills that."""
+    import ctypes
+
+    library, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
+
+    def prepare() -> None:
+        library.prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare

@@ -146,6 +146,10 @@ class _Recovery:
             from ..purge.undo import undo
         elif operation == "convert":
             from ..convert.undo import undo
+        elif operation == "migrate":
+            from ..migrate.departure_undo import undo
+        elif operation == "arrival":
+            from ..migrate.arrival_undo import undo
         else:
             return
         if self.check_mode:

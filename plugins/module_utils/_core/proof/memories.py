@@ -23,7 +23,7 @@ from . import ask
 
 _PORT = 8765
 _PAGE = 100  # upstream's limit of a page
-_MOST_PAGES = 100  # of one user; the rest is compared by number
+_MOST_PAGES = 100
 _POLL = 0.3  # seconds
 
 
@@ -82,13 +82,18 @@ def wait_for(look: Callable[[], Mapping[str, Any]], timeout: float) -> ask.Servi
         time.sleep(_POLL)
 
 
-def read_back(service: ask.Service, expected: Mapping[str, set[str]]) -> tuple[int, list[str]]:
-    """How many memories the API gave for the users of expected ({user: ids}), and sentences on what differs."""
+def read_back(
+    service: ask.Service, expected: Mapping[str, set[str]], most_pages: int = _MOST_PAGES
+) -> tuple[int, list[str]]:
+    """How many memories the API gave for the users of expected ({user: ids}), and sentences on what differs.
+
+    most_pages: of one user's that are read; the rest is compared by number.
+    """
     read, problems = 0, []
     for user, wanted in sorted(expected.items()):
-        total, found = _memories_of(service, user)
+        total, found = _memories_of(service, user, most_pages)
         read += len(found)
-        missing = wanted - found if total <= _PAGE * _MOST_PAGES else set[str]()
+        missing = wanted - found if total <= _PAGE * most_pages else set[str]()
         if total != len(wanted) or missing:
             shown = ", ".join(sorted(missing)[:3])
             problems.append(
@@ -98,10 +103,10 @@ def read_back(service: ask.Service, expected: Mapping[str, set[str]]) -> tuple[i
     return read, problems
 
 
-def _memories_of(service: ask.Service, user: str) -> tuple[int, set[str]]:
+def _memories_of(service: ask.Service, user: str, most_pages: int) -> tuple[int, set[str]]:
     found: set[str] = set()
     total = 0
-    for page in range(1, _MOST_PAGES + 1):
+    for page in range(1, most_pages + 1):
         query = urlencode({"user_id": user, "page": page, "size": _PAGE})
         answer = service.ask("GET", f"/api/v1/memories/?{query}")
         problem = _failure(answer)

@@ -8,7 +8,6 @@ sentence.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from urllib.parse import quote
 
 from ..errors import StackError
 from ..filesystem import free_and_total
+from ..operation.process import dies_with_us
 from .failures import Failure, error_of, is_locked
 
 OLDEST = (0, 14)
@@ -35,8 +35,6 @@ _RETRY = re.compile(r"returned error, retrying after|^Load\(.*\) failed:")
 _SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:(?!\d*(?:/|$))(\S*)@")  # also one with / in it; a port is none
 _REST_LOGIN_SINCE = (0, 18)  # takes RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD; 0.14 does not
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass
@@ -268,7 +266,7 @@ class Restic:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=_die_with_us(os.getpid()),
+            preexec_fn=dies_with_us(),  # or it goes on reading staging that the next run changes
         ) as process:
             listener = _Listener(process, self.patience_s)
             listener.start()
@@ -333,17 +331,6 @@ def _text_of(message: Mapping[str, Any]) -> str:
     text = message.get("message") or (error.get("message") if isinstance(error, dict) else error) or ""
     item = message.get("item")
     return f"{item}: {text}" if item else str(text)
-
-
-def _die_with_us(parent: int) -> Callable[[], None]:
-    """Makes the kernel interrupt restic when we die: it would go on reading staging that the next run changes."""
-
-    def prepare() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return prepare
 
 
 class _Listener(threading.Thread):

@@ -1,0 +1,1 @@
+../plugins/modules/stack_migrate_target_info.py

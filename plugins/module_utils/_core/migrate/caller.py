@@ -1,0 +1,125 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The target's end of the line: requests one after the other, and a lease without which its containers are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from .line import LEASE_S, TICK_S
+
+_LOOK_S = 0.05
+_LIVE_S = 0.4
+LOST = 3  # our exit code when the lease was lost
+
+
+class Caller:
+    """Reads requests from incoming and answers on outgoing. kill ends all that was started here, at once.
+
+    While leased, a line that closes or an answer to a tick that does not come kills, and ends this process: what it was
+    in the middle of does not matter any more, and what it has left is for the recovery that follows it.
+    """
+
+    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO, kill: Callable[[], None]):
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._kill = kill
+        self._requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._writing = threading.Lock()
+        self._lock = threading.Lock()  # held by whoever decides on the lease
+        self._leased = False
+        self._ticks: dict[int, float] = {}
+        self._valid = 0.0
+
+    def begin(self) -> None:
+        """Start to listen, and to tell systemd's watchdog that we live."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        if os.environ.get("NOTIFY_SOCKET"):
+            threading.Thread(target=_live, args=(os.environ["NOTIFY_SOCKET"],), daemon=True).start()
+
+    def next(self) -> dict[str, Any] | None:
+        """The next request; None when the source has hung up."""
+        return self._requests.get()
+
+    def say(self, **message: Any) -> None:
+        """Send a message; that nobody listens any more is found by listening."""
+        with suppress(OSError, ValueError), self._writing:
+            self._outgoing.write(json.dumps(message).encode() + b"\n")
+            self._outgoing.flush()
+
+    def lease(self) -> None:
+        """From now on: no answers, no containers."""
+        self._valid = _clock()
+        self._leased = True
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def unlease(self, act: Callable[[], None] = lambda: None) -> None:
+        """Do something while the lease still holds, after which none is needed. It is not done if that is lost."""
+        with self._lock:
+            if self._leased:
+                act()
+                self._leased = False
+
+    def _listen(self) -> None:
+        for line in self._incoming:
+            try:
+                message = json.loads(line)
+            except ValueError:
+                break
+            if "tock" in message:
+                sent = self._ticks.pop(int(message["tock"]), None)
+                if sent is not None:
+                    self._valid = max(self._valid, sent)
+            elif message.get("do") == "stop" and self._leased:
+                self._lose(answer=True)
+            else:
+                self._requests.put(message)
+        self._lose()
+        self._requests.put(None)
+
+    def _watch(self) -> None:
+        number, told = 0, 0.0
+        while self._leased:
+            now = _clock()
+            if now - self._valid > LEASE_S:
+                self._lose()
+            if now - told >= TICK_S:
+                number, told = number + 1, now
+                self._ticks[number] = now
+                self.say(tick=number)
+            time.sleep(_LOOK_S)
+
+    def _lose(self, answer: bool = False) -> None:
+        with self._lock:
+            if not self._leased:
+                return
+            try:
+                self._kill()
+                if answer:
+                    self.say(done="stop")
+            finally:
+                os._exit(LOST)
+
+
+def _live(address: str) -> None:
+    """systemd's own protocol (sd_notify(3)): a word now and then, without which it kills us."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as watchdog:
+        while True:
+            with suppress(OSError):
+                watchdog.sendto(b"WATCHDOG=1", address.replace("@", "\0", 1) if address[0] == "@" else address)
+            time.sleep(_LIVE_S)
+
+
+def _clock() -> float:
+    """Goes on while this machine sleeps, as the source's does not stop then."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
