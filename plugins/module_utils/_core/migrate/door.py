@@ -14,6 +14,7 @@ import shutil
 import stat
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..engine import DEFAULT_HOST
@@ -101,8 +102,10 @@ def close_door(places: Places, project: str, check_mode: bool = False) -> bool:
     found = read_json(places.arrival)
     user = str(found.get("ssh_user") or "root") if isinstance(found, dict) else "root"
     revoked = _revoke(user, project, check_mode)
-    if found is not None and not check_mode:
-        os.unlink(places.arrival)
+    if not check_mode:
+        for path in (places.arrival, conf(places)):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
     return revoked or found is not None
 
 
