@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import time
@@ -39,8 +40,16 @@ def addresses() -> dict[str, str]:
     return {name: host["ansible_host"] for name, host in groups["openmemory"]["hosts"].items()}
 
 
+@pytest.fixture(scope="module")
+def alone() -> Iterator[None]:
+    """The other tests that break the lab's engines wait meanwhile."""
+    with open("/var/tmp/omlab-engines.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="module", params=["lab1", "lab2"])
-def host(request: pytest.FixtureRequest) -> Iterator[Sleepers]:
+def host(alone: None, request: pytest.FixtureRequest) -> Iterator[Sleepers]:
     address = addresses().get(request.param)
     assert address, f"{request.param} is not up; run: make lab"
     made = Sleepers(["ssh", "-i", str(LAB / "id_ed25519"), *SSH, f"root@{address}"])

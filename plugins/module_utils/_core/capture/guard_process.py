@@ -242,6 +242,7 @@ class Guard:
         reason = self.watch()
         if reason:
             if reason != "asked":
+                self.parent.say(fired=reason)  # at once, so that it does not go on meanwhile
                 time.sleep(float(self.orders.get("hold") or 0.0))
             self.fire(reason)
 

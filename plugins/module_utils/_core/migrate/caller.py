@@ -16,10 +16,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from ..errors import StackError
 from .line import LEASE_S, TICK_S
 
 _LOOK_S = 0.05
-_LIVE_S = 0.4
+_IDLE_TICK_S = 5.0
+_IDLE_S = 30.0  # without an answer, where nothing runs here yet: the source is gone, and its connection has not noticed
+_LIVE_S = 0.2
 LOST = 3  # our exit code when the lease was lost
 
 
@@ -37,13 +40,15 @@ class Caller:
         self._requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._writing = threading.Lock()
         self._lock = threading.Lock()  # held by whoever decides on the lease
-        self._leased = False
+        self._leased = self._hurry = False
         self._ticks: dict[int, float] = {}
         self._valid = 0.0
 
     def begin(self) -> None:
-        """Start to listen, and to tell systemd's watchdog that we live."""
+        """Start to listen and to tick, and to tell systemd's watchdog that we live."""
+        self._valid = _clock()
         threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
         if os.environ.get("NOTIFY_SOCKET"):
             threading.Thread(target=_live, args=(os.environ["NOTIFY_SOCKET"],), daemon=True).start()
 
@@ -58,17 +63,24 @@ class Caller:
             self._outgoing.flush()
 
     def lease(self) -> None:
-        """From now on: no answers, no containers."""
-        self._valid = _clock()
+        """From now on: no answers, no containers. Raises StackError if there is no answer to begin with.
+
+        The lease starts with a tick that has been answered: a request may have been long on its way.
+        """
+        asked = _clock()
+        self._hurry = True
+        while self._valid < asked:
+            if _clock() - asked > LEASE_S:
+                raise StackError("The source does not answer.")
+            time.sleep(_LOOK_S / 5)
         self._leased = True
-        threading.Thread(target=self._watch, daemon=True).start()
 
     def unlease(self, act: Callable[[], None] = lambda: None) -> None:
         """Do something while the lease still holds, after which none is needed. It is not done if that is lost."""
         with self._lock:
             if self._leased:
                 act()
-                self._leased = False
+                self._leased = self._hurry = False
 
     def _listen(self) -> None:
         for line in self._incoming:
@@ -89,11 +101,14 @@ class Caller:
 
     def _watch(self) -> None:
         number, told = 0, 0.0
-        while self._leased:
+        while True:
             now = _clock()
-            if now - self._valid > LEASE_S:
+            if self._leased and now - self._valid > LEASE_S:
                 self._lose()
-            if now - told >= TICK_S:
+            if now - self._valid > _IDLE_S:
+                self._requests.put(None)
+                return
+            if now - told >= (TICK_S if self._hurry else _IDLE_TICK_S):
                 number, told = number + 1, now
                 self._ticks[number] = now
                 self.say(tick=number)

@@ -38,6 +38,7 @@ from .transfer import send
 
 _GREETING_S = 60.0
 _ANSWER_S = 120.0
+_BYE_S = 10.0
 _SYNC_S = 3600.0
 _START_MARGIN_S = 60.0
 _SHORT_PASS_S = 1.0
@@ -177,7 +178,7 @@ class _Departure:
         self._phase("retire")
         retirement = finish(self.engine, self.places, self.journal)
         with suppress(StackError):
-            line.ask("bye", _ANSWER_S)
+            line.ask("bye", _BYE_S)
         line.close()
         self.journal.end()
         self.progress.done()

@@ -27,7 +27,7 @@ COMMITTING = "committing"
 RETIRED = "retired"
 _RETRY_S = 1.0
 _QUESTION_S = 60.0
-_FIRST_PATIENCE_S = 10.0
+_FIRST_PATIENCE_S = 5.0
 
 
 class InDoubtError(StackError):

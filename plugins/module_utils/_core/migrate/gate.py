@@ -29,7 +29,7 @@ from .line import LINE, SETTLE
 
 _RSYNC = "rsync --server --daemon"
 _ENDS_WITHIN_S = 30.0
-_WATCHDOG_S = 2  # for a process that was stopped by a signal, which sees to no lease any more
+_WATCHDOG_S = 1  # for a process that was stopped by a signal, which sees to no lease any more
 
 
 def enter(places: Places, operation: str, docker_host: str, asked: str) -> None:

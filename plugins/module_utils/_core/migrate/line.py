@@ -26,10 +26,10 @@ from ..operation.process import dies_with_us
 PROTOCOL = 1
 LINE = "openmemory-stack arrive"  # what the key opens
 SETTLE = "openmemory-stack settle"
-LEASE_S = 2.0  # how long the target runs without an answer
-FENCED_S = 1.4  # how long it may take after that until all of its containers are dead
-SILENCE_S = 1.5  # without a tick, where there should be some every TICK_S
-TICK_S = 0.4
+LEASE_S = 1.6  # how long the target runs without an answer
+FENCED_S = 1.0  # how long it may take after that until all of its containers are dead
+SILENCE_S = 1.2  # without a tick, where there should be some every TICK_S
+TICK_S = 0.3
 _LOOK_S = 0.1
 
 
@@ -85,7 +85,7 @@ class Line:
 
     def lease(self) -> None:
         """From now on the target's containers may run: ticks must come."""
-        self._ticked = self._tocked = time.monotonic()
+        self._ticked = time.monotonic()
         self._leased = True
 
     def fence(self) -> None:

@@ -119,13 +119,15 @@ class Key:
             "StrictHostKeyChecking": "yes",
             "UserKnownHostsFile": os.path.join(self.directory, "known_hosts"),
         }
+        if shared:  # without that connection there is none: a new one would take its time while all is frozen
+            options["ProxyCommand"] = "false"
         given = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
         return ["ssh", "-F", "none", "-i", self._file, "-p", str(request.port), "-l", request.user, *given]
 
     def line(self, request: MigrateRequest) -> list[str]:
         """The command whose standard streams are the line; the transfers share its connection."""
         first, *rest = self.shell(request)
-        return [first, "-o", "ControlMaster=yes", *rest, "target", LINE]
+        return [first, "-o", "ControlMaster=yes", "-o", "ProxyCommand=none", *rest, "target", LINE]
 
     def question(self, request: MigrateRequest) -> list[str]:
         return [*self.shell(request, shared=False), "target", SETTLE]
