@@ -5,7 +5,7 @@
 """Runs on the lab's host that a stack leaves: one migration, told line by line, that may die at a step.
 
 Its one argument is JSON: library (where the core is), request (see MigrateRequest), project, state_dir, and at: the
-step at which this process kills itself, or "ask VERB" and "asked VERB" for right before and right after a request; wait:
+step at which this process kills itself, or "ask VERB" and "asked VERB" right before and right after a request; wait:
 the one at which it waits for a line on standard input.
 """
 

@@ -28,6 +28,8 @@ LAB = REPOSITORY / "build/lab"
 PROJECT = "omflit"
 STATE = "/var/lib/omflit"
 BEATS = "/var/lib/omflit-beats"
+CODE = "/var/lib/omflit-code"  # not where the scenarios of the roles put it, and remove it
+COMMAND = f"{CODE}/command"
 IMAGE = "omflit/beat"
 VOLUMES = {"first": "data", "second": "more"}
 PROMISED_S = 5.0
@@ -93,14 +95,13 @@ class Flit:
         packer = importlib.import_module("core_archive")
         files = packer.sources()
         version = packer.version_of(files)
-        place = f"/usr/local/lib/openmemory-stack/{version}"
-        self.library = place
+        place = self.library = f"{CODE}/openmemory-stack/{version}"
         command = f"#!/usr/bin/python3 -I\nimport sys\nsys.path.insert(0, '{place}')\n"
         command += "from openmemory_stack.command.main import main\nsys.exit(main())\n"
         for host in self.hosts.values():
             packed = packer.pack(files, version)
-            subprocess.run([*host.ssh, "tar -xz -C /usr/local/lib"], input=packed, check=True)
-            write = "cat > /usr/local/bin/openmemory-stack; chmod 755 /usr/local/bin/openmemory-stack"
+            subprocess.run([*host.ssh, f"mkdir -p {CODE}; tar -xz -C {CODE}"], input=packed, check=True)
+            write = f"cat > {COMMAND}; chmod 755 {COMMAND}"
             subprocess.run([*host.ssh, write], input=command.encode(), check=True)
             original = f"{host.registry}/mem0/openmemory-mcp:1.0"
             host.sh(
@@ -151,7 +152,7 @@ class Flit:
         user = f"import sys; sys.path.insert(0, '{self.library}')\n"
         user += "from openmemory_stack.migrate import door\n"
         user += f"expected = door.Expected({prepared['operation']!r}, {PROJECT!r}, wait_timeout=20.0)\n"
-        user += f"door.Gate(expected, {prepared['public_key']!r}, {STATE!r}).open(1.0)\n"
+        user += f"door.Gate(expected, {prepared['public_key']!r}, {STATE!r}, command={COMMAND!r}).open(1.0)\n"
         user += "import json; print(json.dumps(door.host_keys()))"
         keys = json.loads(self.target.sh(f"python3 -c {shlex.quote(user)}"))
         return {
@@ -187,7 +188,7 @@ class Flit:
         return self.child({"request": self.prepare(), "at": at, **how})
 
     def recover(self) -> str:
-        return self.source.sh(f"openmemory-stack recover -p {PROJECT} --state-dir {STATE} 2>&1", check=False)
+        return self.source.sh(f"{COMMAND} recover -p {PROJECT} --state-dir {STATE} 2>&1", check=False)
 
     def beats(self) -> list[tuple[float, str, str]]:
         """(time, host, volume) of each line that any copy has written, by time."""

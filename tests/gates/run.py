@@ -1,7 +1,8 @@
 """Runs the project's gates and tests in phases and says how long each took: run.py [PHASE …], all phases without one.
 
-The quick phases run two at a time; what needs the lab follows one after the other. The lab goes down at the end only if
-it came up here. The first failing phase stops the run, and the output of every phase is in build/test/PHASE.log.
+Two phases run at a time: the quick ones while the lab comes up, then those that need it. Phases that use the same thing
+take turns. The lab goes down at the end only if it came up here. After the first failing phase none begins, and the
+output of every phase is in build/test/PHASE.log.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,27 @@ PYTHON = ".venv/bin/python"
 LIMIT_S = 4500  # CI ends a run after 90 minutes without saying where it was; stop before that and say it
 TAIL_LINES = 120
 SHORT_TAIL_LINES = 40
+LANES = 2
+PROJECTS = "projects on the lab's hosts"  # they have the same names and ports
+MACHINE = "the machine, alone"
+ENGINES_DIE = "test_dockerd_killed"
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One command; `lab` says that it needs running lab hosts."""
+    """One command. lab: it needs running lab hosts; uses: what no other phase may use at the same time."""
 
     name: str
     command: tuple[str, ...]
     lab: bool = False
-    beside: bool = False  # needs the lab, and nothing that another such phase uses: two run at a time
+    uses: str = ""
     optional: bool = False  # runs only when it is asked for by name
+
+
+LAB_UP = Phase(
+    "lab up", (PYTHON, "-m", "lab", "up", "--temporary", "--hosts", "2", "--bare", "bookworm,trixie"), uses="the lab"
+)
+LAB_DOWN = Phase("lab down", (PYTHON, "-m", "lab", "down", "--temporary"))
 
 
 @dataclass
@@ -75,19 +87,24 @@ def phases() -> list[Phase]:
     scenarios = found if wanted == "all" else [wanted]
     return [
         *static,
-        Phase("integration", (PYTHON, "-m", "pytest", "-q", "tests/integration"), lab=True),
         *(
-            Phase(f"chaos:{path.stem[5:]}", (PYTHON, "-m", "pytest", "-q", str(path.relative_to(ROOT))), True, True)
-            for path in sorted(ROOT.glob("tests/chaos/test_*.py"), key=_longest_first)
-        ),
-        *(
-            Phase(f"molecule:{name}", ("molecule", "test", "-s", name, "--destroy", "never"), lab=True)
+            Phase(f"molecule:{name}", ("molecule", "test", "-s", name, "--destroy", "never"), True, PROJECTS)
             for name in scenarios
         ),
-        Phase("infra_repo", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_infra_repo.py"), lab=True),
-        Phase("soak", (PYTHON, "-m", "pytest", "-q", "-rP", "tests/chaos/test_under_load.py"), lab=True, optional=True),
-        Phase("bench", (PYTHON, "tests/bench/converge.py"), lab=True, optional=True),
-        Phase("bench-backup", (PYTHON, "tests/bench/backup.py"), lab=True, optional=True),
+        Phase("infra_repo", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_infra_repo.py"), True, PROJECTS),
+        *(
+            Phase(
+                f"chaos:{path.stem[5:]}",
+                (PYTHON, "-m", "pytest", "-q", str(path.relative_to(ROOT))),
+                True,
+                PROJECTS if path.stem == ENGINES_DIE else "",
+            )
+            for path in sorted(ROOT.glob("tests/chaos/test_*.py"), key=_longest_first)
+        ),
+        Phase("integration", (PYTHON, "-m", "pytest", "-q", "tests/integration"), lab=True),
+        Phase("soak", (PYTHON, "-m", "pytest", "-q", "-rP", "tests/chaos/test_under_load.py"), True, MACHINE, True),
+        Phase("bench", (PYTHON, "tests/bench/converge.py"), True, MACHINE, True),
+        Phase("bench-backup", (PYTHON, "tests/bench/backup.py"), True, MACHINE, True),
     ]
 
 
@@ -103,7 +120,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     results: list[Result] = field(default_factory=list)
 
-    def do(self, phase: Phase) -> Result:
+    def do(self, phase: Phase) -> int:
         """Run one phase into its log; a failing one prints the end of that log."""
         log = log_of(phase)
         begun = time.monotonic()
@@ -120,7 +137,7 @@ class Run:
         print(f"{phase.name:<28} {'ok' if not code else 'FAILED':<7} {result.seconds:7.1f} s", flush=True)
         if code:
             print("\n".join(text.splitlines()[-TAIL_LINES:]), flush=True)
-        return result
+        return code
 
     @property
     def failed(self) -> bool:
@@ -148,10 +165,6 @@ def counts(text: str, code: int) -> tuple[int, int]:
     return max(passed, 1), failed
 
 
-def lab(*arguments: str) -> Phase:
-    return Phase(f"lab {arguments[0]}", (PYTHON, "-m", "lab", *arguments), lab=True)
-
-
 def chosen(names: list[str]) -> list[Phase]:
     """The phases that were named (`molecule` and `chaos` mean all of their kind), or all that are not optional."""
     every = phases()
@@ -164,20 +177,42 @@ def chosen(names: list[str]) -> list[Phase]:
     return [phase for phase in every if phase.name in names or phase.name.split(":")[0] in names]
 
 
-def in_lab(run: Run, todo: list[Phase]) -> None:
-    """Run what needs the lab; of the lab, only what came up for it goes down again."""
-    try:
-        if run.do(lab("up", "--temporary", "--hosts", "2", "--bare", "bookworm,trixie")).code:
-            return
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            list(pool.map(run.do, [phase for phase in todo if phase.beside]))
-        for phase in todo:
-            if run.failed:
-                return
-            if not phase.beside:
-                run.do(phase)
-    finally:
-        run.do(lab("down", "--temporary"))
+class Lanes:
+    """Runs phases LANES at a time, in their order as far as what they use is free, until one fails."""
+
+    def __init__(self, run: Run, todo: Sequence[Phase]):
+        self._run = run
+        self._pending = list(todo)
+        self._used: list[str] = []
+        self._lab = False
+        self._turn = threading.Condition()
+
+    def work(self) -> None:
+        """Do all of it."""
+        lanes = [threading.Thread(target=self._lane) for _number in range(LANES)]
+        for lane in lanes:
+            lane.start()
+        for lane in lanes:
+            lane.join()
+
+    def _lane(self) -> None:
+        while (phase := self._take()) is not None:
+            code = self._run.do(phase)
+            with self._turn:
+                self._lab = self._lab or (phase.name == LAB_UP.name and not code)
+                self._used.remove(phase.uses)
+                self._turn.notify_all()
+
+    def _take(self) -> Phase | None:
+        with self._turn:
+            while self._pending and not self._run.failed:
+                for phase in self._pending:
+                    if (not phase.uses or phase.uses not in self._used) and (self._lab or not phase.lab):
+                        self._pending.remove(phase)
+                        self._used.append(phase.uses)
+                        return phase
+                self._turn.wait()
+            return None
 
 
 def summary(run: Run) -> None:
@@ -206,11 +241,12 @@ def main(names: list[str]) -> int:
     todo = chosen(names)
     LOGS.mkdir(parents=True, exist_ok=True)
     run = Run()
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        list(pool.map(run.do, [phase for phase in todo if not phase.lab]))
-    needs_lab = [phase for phase in todo if phase.lab]
-    if needs_lab and not run.failed:
-        in_lab(run, needs_lab)
+    needs_lab = any(phase.lab for phase in todo)
+    try:
+        Lanes(run, [*([LAB_UP] if needs_lab else []), *todo]).work()
+    finally:
+        if needs_lab:
+            run.do(LAB_DOWN)
     summary(run)
     return int(run.failed)
 

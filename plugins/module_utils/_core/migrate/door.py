@@ -57,19 +57,23 @@ def conf(places: Places) -> str:
 
 @dataclass(frozen=True)
 class Gate:
-    """What the key opens. public_key is as ssh-keygen writes it; docker_host is the engine's address on this host."""
+    """What the key opens. public_key is as ssh-keygen writes it; docker_host is the engine's address on this host.
+
+    command is openmemory-stack.
+    """
 
     expected: Expected
     public_key: str
     state_dir: str = STATE_DIR
     docker_host: str = DEFAULT_HOST
+    command: str = COMMAND
 
     def open(self, hours: float, check_mode: bool = False) -> bool:
         """Let the key in, for hours, and expect its migration; False where that is so already. Raises StackError.
 
         A user that is not root has to be allowed to sudo without a password.
         """
-        _require_tools()
+        _require_tools(self.command)
         kind, key = _parsed(self.public_key)
         user, project = self.expected.ssh_user, self.expected.project
         path, account = _keys_file(user)
@@ -88,7 +92,7 @@ class Gate:
     def options(self, until: float) -> str:
         """Those before the key in authorized_keys; until: when it opens nothing any more (seconds since 1970)."""
         gate = [] if self.expected.ssh_user == "root" else ["sudo", "-n"]
-        gate += [COMMAND, "gate", self.expected.operation, "--project", self.expected.project]
+        gate += [self.command, "gate", self.expected.operation, "--project", self.expected.project]
         if self.state_dir != STATE_DIR:
             gate += ["--state-dir", self.state_dir]
         gate += ["--docker-host", self.docker_host, "--quiet", "--asked"]
@@ -140,14 +144,14 @@ def _parsed(public_key: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def _require_tools() -> None:
+def _require_tools(command: str) -> None:
     """Raise StackError for what the target needs and does not have."""
     if not os.path.isdir("/run/systemd/system") or not shutil.which("systemd-run"):
         raise StackError("The target does not run systemd, which ends its part when that dies; use another host.")
     if not shutil.which("rsync"):
         raise StackError("There is no rsync on the target; install it.")
-    if not os.access(COMMAND, os.X_OK):
-        raise StackError(f"There is no {COMMAND} on the target; migrate.yml brings it, run that.")
+    if not os.access(command, os.X_OK):
+        raise StackError(f"There is no {command} on the target; migrate.yml brings it, run that.")
 
 
 def _is_ours(line: str, project: str) -> bool:

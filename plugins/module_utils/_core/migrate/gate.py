@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from typing import Any
@@ -24,7 +25,7 @@ from ..operation.lock import OperationLock
 from ..operation.places import Places
 from ..operation.recover import recover
 from .arrival_undo import KEY
-from .door import COMMAND, Expected, conf
+from .door import Expected, conf
 from .line import LINE, SETTLE
 
 _RSYNC = "rsync --server --daemon"
@@ -36,7 +37,7 @@ def enter(places: Places, operation: str, docker_host: str, asked: str) -> None:
     """Become what the source asks for; returns only for the question. Raises StackError for anything else."""
     Expected.load(places, operation)
     project, state_dir = places.project, os.path.dirname(places.state)
-    own = [COMMAND, "--project", project, "--state-dir", state_dir, "--docker-host", docker_host]
+    own = [os.path.abspath(sys.argv[0]), "--project", project, "--state-dir", state_dir, "--docker-host", docker_host]
     if asked.startswith(_RSYNC):
         os.execvp("rsync", ["rsync", "--server", "--daemon", f"--config={conf(places)}", "."])
     if asked == SETTLE:
