@@ -145,6 +145,36 @@ class Flit:
             )
             depends = f"{service}:service_started:false"
 
+    def make_qdrant(self, host: Host, verb: str, place: str) -> None:
+        """Qdrant alone, with its volume mounted at a place that may be the wrong one."""
+        version = json.loads((REPOSITORY / "tests/images/versions.json").read_text())["qdrant"]
+        labels = f"--label com.docker.compose.project={PROJECT} --label com.docker.compose"
+        host.sh(
+            f"docker volume create {labels}.volume=qdrant_storage {PROJECT}_qdrant_storage; docker {verb} --name "
+            f"{PROJECT}-qdrant {labels}.service=qdrant -v {PROJECT}_qdrant_storage:{place} "
+            f"{host.registry}/qdrant/qdrant:{version}"
+        )
+
+    def add_points(self, count: int) -> None:
+        """Points in the collection flit of the source's Qdrant."""
+        points = [{"id": number, "vector": [0.1, 0.2], "payload": {}} for number in range(count)]
+        address = self.source.sh(f"docker inspect -f '{{{{.NetworkSettings.IPAddress}}}}' {PROJECT}-qdrant")
+        url = f"http://{address}:6333/collections/flit"
+        script = f"""
+import json, time, urllib.request
+def put(url, body):
+    about = {{"Content-Type": "application/json"}}
+    urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), about, method="PUT")).read()
+for _try in range(60):
+    try:
+        put("{url}", {{"vectors": {{"size": 2, "distance": "Cosine"}}}})
+        break
+    except OSError:
+        time.sleep(0.5)
+put("{url}/points?wait=true", {{"points": {json.dumps(points)}}})
+"""
+        self.source.sh(f"python3 -c {shlex.quote(script)}")
+
     def prepare(self) -> dict[str, Any]:
         """Key and door; the request."""
         told = list(self.child({"project": PROJECT, "state_dir": STATE}))

@@ -164,6 +164,19 @@ def test_nobody_runs_while_the_target_cannot_be_asked(flit: Flit) -> None:
     stays(flit)
 
 
+def test_a_store_in_its_containers_own_layer_comes_along(flit: Flit) -> None:
+    """Upstream's compose file mounted Qdrant's volume beside its data (mem0 issue 2895)."""
+    flit.clean()
+    flit.make_qdrant(flit.source, "run -d", "/mem0/storage")
+    flit.make_qdrant(flit.target, "create", "/qdrant/storage")
+    flit.add_points(5)
+    result = list(flit.move())[-1]["result"]
+    assert result["census"] == {"qdrant_storage": {"collections": {"flit": 5}}}
+    assert (
+        flit.target.sh(f"getfattr -Rd -m - /var/lib/docker/volumes/{PROJECT}_qdrant_storage/_data 2>&1 || true") == ""
+    )
+
+
 def test_the_source_is_stopped_by_a_signal_and_goes_on(flit: Flit) -> None:
     for told in flit.move():
         if told.get("step") == "target: start":

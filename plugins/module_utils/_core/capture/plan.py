@@ -44,6 +44,15 @@ class PlannedVolume:
     size: Size
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where the data that a volume is for really lies: the id of the container that writes it, directory, store."""
+
+    container: str
+    path: str
+    store: str
+
+
 @dataclass
 class CapturePlan:
     """containers are inspected ones by id: all of the project's and all that mount a planned volume.
@@ -74,13 +83,19 @@ class CapturePlan:
 
 
 def make_plan(
-    engine: Engine, project: str, asked: Sequence[Mapping[str, Any]] | None = None, quiesce: str = "pause"
+    engine: Engine,
+    project: str,
+    asked: Sequence[Mapping[str, Any]] | None = None,
+    quiesce: str = "pause",
+    elsewhere: Mapping[str, Elsewhere] | None = None,
 ) -> CapturePlan:
     """Look at the engine and the host; raise StackError for all that promise 6 refuses. Nothing is changed.
 
     asked are {name, quiesce}, by the name in Docker or in the project. Without it: all volumes of the project; those
-    mounted at /logs are then copied outside the freeze window.
+    mounted at /logs are then copied outside the freeze window. elsewhere: for Docker volumes whose store writes beside
+    them, what is captured instead.
     """
+    elsewhere = elsewhere or {}
     if not engine.is_local:
         raise StackError(
             f"docker_host is {engine.docker_host}, and volumes are captured on the engine's own host; run it there."
@@ -90,15 +105,21 @@ def make_plan(
     containers = _inspected(engine, state, project, of_project if asked is None else list(state.volumes))
     chosen = _chosen(state, project, of_project, asked)
     if asked is None:
-        refuse_project(project, state, chosen, containers)
+        placed = {one.container for one in elsewhere.values()}
+        refuse_project(project, state, chosen, {key: about for key, about in containers.items() if key not in placed})
     plan = CapturePlan(project, [], containers, whole=set(of_project) <= set(chosen))
     deadline = time.monotonic() + _MEASURE_SECONDS
     for name, how in chosen.items():
         entry = describe(state.volumes[name], state)
-        refuse_volume(entry, containers)
-        size = measure(_path(state, entry), deadline)
+        path = _path(state, entry)
+        if name in elsewhere:
+            path = state.real(elsewhere[name].path)
+            entry = {**entry, "store": {"kind": elsewhere[name].store, "version": None}}
+        else:
+            refuse_volume(entry, containers)
+        size = measure(path, deadline)
         how = how or (_default_quiesce(entry) if quiesce == "pause" else quiesce)
-        plan.volumes.append(_planned(project, entry, _path(state, entry), how, size))
+        plan.volumes.append(_planned(project, entry, path, how, size))
     _refuse_same_keys(plan)
     _choose_containers(plan, state)
     used = {container["Id"] for volume in plan.volumes for container in state.users.get(volume.name, ())}

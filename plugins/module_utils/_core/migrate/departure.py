@@ -31,10 +31,11 @@ from ..proof import census
 from ..restore.swap import is_hidden
 from ..volumes import PROJECT_LABEL
 from .departure_undo import COMMITTING, KEY, MOVING, RETIRED, InDoubtError, finish, outcome, resolve
+from .layer import find_elsewhere
 from .ledger import Ledger
 from .line import FENCED_S, LEASE_S, Line, LineLostError
 from .request import Key, MigrateRequest
-from .transfer import send
+from .transfer import send, sweep
 
 _GREETING_S = 60.0
 _ANSWER_S = 120.0
@@ -83,7 +84,7 @@ def run(request: MigrateRequest, engine: Engine, progress: Progress, check_mode:
 
 def make_plan(project: str, engine: Engine) -> CapturePlan:
     """What is moved. Raises StackError for what a backup refuses as well, and for containers of others."""
-    plan = make_capture_plan(engine, project)
+    plan = make_capture_plan(engine, project, elsewhere=find_elsewhere(engine, project))
     for identity in {*plan.pause, *plan.stop}:
         about = plan.containers[identity]
         owner = (about["Config"].get("Labels") or {}).get(PROJECT_LABEL)
@@ -158,6 +159,8 @@ class _Departure:
         self.journal = journal
         self.key = key
         self.ledgers = {volume.key: Ledger(volume.path, _hidden(volume.path)) for volume in plan.volumes}
+        self.elsewhere = find_elsewhere(engine, request.project)
+        self.layers = {plan.keys[name] for name in self.elsewhere}
         self.sent_bytes = 0
 
     def run(self) -> dict[str, Any]:
@@ -169,7 +172,7 @@ class _Departure:
             self.journal.note(KEY, {"volumes": answer["volumes"]})
             self._copy(line)
             self._phase("census")
-            expected = census.ask(self.engine, plan.containers, plan.keys)
+            expected = self._census()
             self._pass(frozen=False)
             cutover, proven = self._cut_over(line, expected)
         except BaseException:
@@ -198,6 +201,14 @@ class _Departure:
             "warnings": answer["warnings"],
         }
 
+    def _census(self) -> dict[str, Any]:
+        """What the stores hold, also one whose data lies beside its volume."""
+        found: dict[str, Any] = census.ask(self.engine, self.plan.containers, self.plan.keys)
+        for name, one in self.elsewhere.items():
+            with suppress(StackError):
+                found[self.plan.keys[name]] = census.count(one.store, self.plan.containers[one.container])
+        return found
+
     def _copy(self, line: Line) -> None:
         """Pass after pass while the stack runs, until one is short; all of it is on the target's disks then."""
         self._phase("transfer", sum(volume.size.bytes for volume in self.plan.volumes))
@@ -219,20 +230,22 @@ class _Departure:
         return total
 
     def _send(self, key: str, frozen: bool) -> int:
-        ledger = self.ledgers[key]
+        ledger, shell, layer = self.ledgers[key], self.key.shell(self.request), key in self.layers
         batch = ledger.batch(frozen)
-        if not batch.paths:
-            return 0
-        whole = send(
-            batch,
-            ledger.source,
-            key,
-            self.key.shell(self.request),
-            frozen=frozen,
-            bwlimit=0 if frozen else self.request.bwlimit,
-            on_bytes=self.progress.advance,
-        )
-        ledger.sent(batch, whole)
+        if batch.paths:
+            whole = send(
+                batch,
+                ledger.source,
+                key,
+                shell,
+                frozen=frozen,
+                layer=layer,
+                bwlimit=0 if frozen else self.request.bwlimit,
+                on_bytes=self.progress.advance,
+            )
+            ledger.sent(batch, whole)
+        if frozen:
+            sweep(ledger.source, key, shell, excluded=ledger.excluded, layer=layer)
         return batch.bytes
 
     def _cut_over(self, line: Line, expected: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:

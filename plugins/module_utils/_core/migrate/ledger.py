@@ -42,12 +42,12 @@ class Ledger:
     def __init__(self, source: str, excluded: tuple[str, ...] = ()):
         mounts = MountTable.read()
         self.source = real_path(os.path.abspath(source), mounts)
-        self._excluded = frozenset(excluded)
+        self.excluded = frozenset(excluded)
         self._careful = mounts.of(self.source).type not in KNOWN
         self._sent: dict[str, Signature | None] = {}
         self._flush: Flush | None = None
         for point in mounts.below(self.source):
-            if os.path.relpath(point, self.source).split("/")[0] not in self._excluded:
+            if os.path.relpath(point, self.source).split("/")[0] not in self.excluded:
                 raise mounted(point)
 
     def batch(self, frozen: bool) -> Batch:
@@ -69,12 +69,15 @@ class Ledger:
         return Batch([*self._gone(found), *paths], sum(one.st_size for one in files), vouched, len(files))
 
     def sent(self, batch: Batch, whole: bool) -> None:
-        """A batch has been sent; whole: all of it arrived, but for what has vanished meanwhile."""
+        """A batch has been sent; whole: all of it arrived, but for what has vanished meanwhile.
+
+        What is gone counts as there, since it may have come back right before it was to be removed; and nothing vouches
+        for what was in it, which may come back with it.
+        """
         self._sent.update(batch.vouched if whole else dict.fromkeys(batch.vouched))
-        if whole:
-            gone = tuple(f"{path}/" for path in batch.paths if path not in batch.vouched)
-            for path in [path for path in self._sent if f"{path}/".startswith(gone)] if gone else ():
-                del self._sent[path]
+        gone = tuple(f"{path}/" for path in batch.paths if path not in batch.vouched)
+        if gone:
+            self._sent.update({path: None for path in self._sent if f"{path}/".startswith(gone)})
 
     def _gone(self, found: Mapping[str, os.stat_result]) -> list[str]:
         """What is to be removed there; what was in a directory goes with it."""
@@ -93,7 +96,7 @@ class Ledger:
                 raise
             return
         for entry in listing:
-            if not inside and entry.name in self._excluded:
+            if not inside and entry.name in self.excluded:
                 continue
             try:
                 about = entry.stat(follow_symlinks=False)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shlex
+import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import StackError
 from ..operation.process import dies_with_us
@@ -19,9 +21,14 @@ from .ledger import Batch
 
 _VANISHED = 24  # rsync's exit code: "Partial transfer due to vanished source files"
 _PARTIAL = 23
+_LAYER = ["--filter=-x system.*", "--filter=-x trusted.overlay.*"]  # the first is rsync's own, which a rule replaces
+_ENDED = -signal.SIGKILL
+STALLED_S = 120.0
 _DONE = re.compile(rb"([\d,]+)\s+\d+%")
+# --modify-window: by default a time that differs within a second is taken for the same, and left as it is
 # -I: what is in the batch is sent whatever its times say; --force: a directory makes way for what is none
 _OPTIONS = ("-aHAXSI", "--numeric-ids", "--files-from=-", "--from0", "--delete-missing-args", "--force")
+_EXACT = "--modify-window=-1"
 _SHOWN = ("--info=progress2", "--no-inc-recursive", "--outbuf=N")
 
 
@@ -32,15 +39,19 @@ def send(
     shell: Sequence[str],
     *,
     frozen: bool,
+    layer: bool = False,
     bwlimit: int = 0,
     on_bytes: Callable[[int], None] = lambda _count: None,
 ) -> bool:
     """Send a batch of source to the rsync daemon's module. True if all of it arrived, but for what has vanished.
 
-    shell is the command that rsync starts for a connection. bwlimit is in KiB per second, 0 for none. Raises StackError
+    shell is the command that rsync starts for a connection. layer: source is a part of a container's own layer, where
+    the storage driver has attributes of its own. bwlimit is in KiB per second, 0 for none. Raises StackError
     with rsync's own reason, and where frozen also for what could not be read.
     """
-    command = ["rsync", *_OPTIONS, *_SHOWN, f"--rsh={shlex.join(shell)}"]
+    command = ["rsync", *_OPTIONS, _EXACT, *_SHOWN, f"--rsh={shlex.join(shell)}"]
+    if layer:
+        command += _LAYER
     if bwlimit:
         command.append(f"--bwlimit={bwlimit}")
     with tempfile.TemporaryFile() as names, tempfile.TemporaryFile() as errors:
@@ -56,23 +67,55 @@ def send(
                 preexec_fn=dies_with_us(),
             ) as running:
                 _follow(running, on_bytes)
+            code = running.returncode
         except FileNotFoundError as error:
             raise StackError("There is no rsync on this host; install it.") from error
-        code = running.returncode
         if code == 0 or (code == _VANISHED and not frozen):
             return True
-        if code == _PARTIAL and not frozen:  # what could not be read may be gone again, or is read by the next pass
+        if code in (_PARTIAL, _ENDED) and not frozen:  # what could not be read may be gone again, or is read next time
             return False
         errors.seek(0)
         raise StackError(f"{source} could not be sent: {_reason(errors.read().decode('utf-8', 'replace'), code)}.")
 
 
+def sweep(source: str, module: str, shell: Sequence[str], *, excluded: Iterable[str] = (), layer: bool = False) -> None:
+    """Make names, kinds, owners and times the same after the last batch, and remove what is there in excess.
+
+    Batches follow what the ledger saw, and a directory that went and came back while rsync looked may have taken others
+    with it (seen). This looks at the trees themselves; it reads no file that is there with its size and time. Nothing
+    may write to source. Raises StackError.
+    """
+    command = ["rsync", "-aHAXS", "--numeric-ids", "--delete", "--force", _EXACT, f"--rsh={shlex.join(shell)}"]
+    command += [f"--exclude=/{name}" for name in sorted(excluded)] + (_LAYER if layer else [])
+    done = subprocess.run(
+        [*command, f"{source}/", f"target::{module}/"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C"},
+        preexec_fn=dies_with_us(),
+    )
+    if done.returncode:
+        reason = _reason(done.stderr.decode("utf-8", "replace"), done.returncode)
+        raise StackError(f"{source} could not be sent: {reason}.")
+
+
 def _follow(running: subprocess.Popen[bytes], on_bytes: Callable[[int], None]) -> None:
-    """Tell how many bytes have been sent, from the lines that rsync writes over themselves."""
+    """Tell how many bytes have been sent, from the lines that rsync writes over themselves.
+
+    rsync is ended where it says nothing for STALLED_S: it waits for ever to open what was a file when it looked and is
+    a pipe by now (seen).
+    """
     told = 0
     if running.stdout is None:
         return
-    while chunk := os.read(running.stdout.fileno(), 65536):
+    while True:
+        if not select.select([running.stdout], [], [], STALLED_S)[0]:
+            running.kill()
+            return
+        chunk = os.read(running.stdout.fileno(), 65536)
+        if not chunk:
+            return
         found = _DONE.findall(chunk)
         if found:
             done = int(found[-1].replace(b",", b""))
