@@ -31,6 +31,7 @@ FENCED_S = 1.0  # how long it may take after that until all of its containers ar
 SILENCE_S = 1.2  # without a tick, where there should be some every TICK_S
 TICK_S = 0.3
 _LOOK_S = 0.1
+_ENDS_WITHIN_S = 1.0
 
 
 class LineLostError(StackError):
@@ -109,7 +110,11 @@ class Line:
                 self._process.stdin.close()
         with suppress(OSError):
             self._process.terminate()
-        self._process.wait()
+        try:
+            self._process.wait(_ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:  # it was stopped by a signal, or hangs
+            self._process.kill()
+            self._process.wait()
 
     def _answer(self, timeout: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
