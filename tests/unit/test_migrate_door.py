@@ -105,7 +105,7 @@ def test_a_key_that_somebody_took_out_is_let_in_again(target: Target) -> None:
     assert len(target.lines) == 1
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o644, 0o400])
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o400])
 def test_owner_and_mode_are_kept(target: Target, mode: int) -> None:
     target.have(OTHERS, mode)
     owner = (os.getuid(), os.getgid())

@@ -77,11 +77,19 @@ def hear(process: subprocess.Popen[bytes]) -> Any:
     return json.loads(process.stdout.readline())
 
 
-def start(process: subprocess.Popen[bytes]) -> None:
+def start(process: subprocess.Popen[bytes], seconds: float = 60, until: str = "phase") -> None:
     """Answer as the source does until the containers run, and then no more."""
-    tell(process, do="start", seconds=60)
-    while "phase" not in (said := hear(process)):
-        tell(process, tock=said["tick"])
+    tell(process, do="start", seconds=seconds)
+    while until not in (said := hear(process)):
+        if "tick" in said:
+            tell(process, tock=said["tick"])
+
+
+def answer(process: subprocess.Popen[bytes]) -> Any:
+    """The next message that is no tick."""
+    while "tick" in (said := hear(process)):
+        continue
+    return said
 
 
 def rest(process: subprocess.Popen[bytes]) -> list[Any]:
@@ -286,15 +294,23 @@ def test_without_a_lease_nothing_is_killed(target: Target, process: subprocess.P
     assert not target.killed.exists()
 
 
+def test_what_was_accepted_runs_without_answers(target: Target, process: subprocess.Popen[bytes]) -> None:
+    start(process, seconds=0, until="done")
+    tell(process, do="accept")
+    assert answer(process) == {"done": "accept", "accepted": [True]}
+    time.sleep(LEASE_S + TICK_S)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(10) == 0
+    assert not target.killed.exists()
+
+
 def test_a_stop_in_the_middle_of_a_start_is_not_left_for_later(
     target: Target, process: subprocess.Popen[bytes]
 ) -> None:
     start(process)
     tell(process, do="stop")
-    said = hear(process)
-    while "tick" in said:
-        said = hear(process)
-    assert said == {"done": "stop"}
+    assert answer(process) == {"done": "stop"}
     assert target.killed.exists()
     assert process.wait(10) == LOST
 

@@ -61,7 +61,8 @@ class Line:
             raise StackError(f"{command[0]} cannot be started ({error.strerror}); install it.") from error
         self._said: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
-        threading.Thread(target=self._hear_errors, daemon=True).start()
+        self._errors = threading.Thread(target=self._hear_errors, daemon=True)
+        self._errors.start()
         greeting = self._answer(timeout)
         if greeting.get("hello") != PROTOCOL:
             self.close()
@@ -138,7 +139,8 @@ class Line:
 
     def _why(self) -> str:
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
+            self._process.wait(_ENDS_WITHIN_S)
+        self._errors.join(_ENDS_WITHIN_S)
         lines = [line for line in self._said if line]
         return lines[-1].rstrip(".") if lines else "the connection was closed"
 
