@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate import caller as under_test
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.line import PROTOCOL
 
@@ -27,7 +28,7 @@ def kill() -> None:
 
 
 def main() -> None:
-    under_test.LEASE_S, under_test.TICK_S = ASKED["lease"], ASKED["tick"]
+    under_test.LEASE_S, under_test.TICK_S, under_test._IDLE_TICK_S = ASKED["lease"], ASKED["tick"], ASKED["tick"]
     caller = under_test.Caller(sys.stdin.buffer, sys.stdout.buffer, kill)
     caller.begin()
     caller.say(hello=ASKED.get("protocol", PROTOCOL))
@@ -35,7 +36,11 @@ def main() -> None:
     while (request := caller.next()) is not None:
         verb = request.pop("do")
         if verb == "start":
-            caller.lease()
+            try:
+                caller.lease()
+            except StackError as error:
+                caller.say(failed=str(error))
+                continue
             caller.say(phase="one")
             time.sleep(request.pop("seconds"))
             caller.say(phase="two")

@@ -264,7 +264,9 @@ def test_the_gate_becomes_the_arrival_in_a_unit_that_ends_it(target: Target, mon
     own = ["--project", "om", "--state-dir", str(target.state_dir), "--docker-host", DEFAULT_HOST, "--quiet"]
     assert words[at + 1 :] == [gate.COMMAND, "arrive", OPERATION, *own]
     assert f"--property=ExecStopPost=-{shlex.join([gate.COMMAND, 'recover', *own])}" in words[:at]
-    assert {"--pipe", "--property=WatchdogSec=2", "--property=WatchdogSignal=SIGKILL"} <= set(words[:at])
+    assert {"--pipe", f"--property=WatchdogSec={gate._WATCHDOG_S}", "--property=WatchdogSignal=SIGKILL"} <= set(
+        words[:at]
+    )
 
 
 @pytest.mark.parametrize("more", ["", " --config=/etc/shadow .", "; rm -rf /", " --sender . /etc"])

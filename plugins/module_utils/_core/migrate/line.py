@@ -47,6 +47,7 @@ class Line:
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._on_phase: Callable[[str], None] = lambda _name: None
         self._leased = False
+        self._answering = True
         self._ticked = self._tocked = time.monotonic()
         self._writing = threading.Lock()
         try:
@@ -93,6 +94,7 @@ class Line:
     def fence(self) -> None:
         """Close the line, and return when the target's containers stand still for certain."""
         leased, self._leased = self._leased, False
+        self._answering = False  # a target that has not begun yet must not, and one that runs not for longer
         with suppress(StackError):
             self._say({"do": "stop"})
             if leased:
@@ -162,6 +164,8 @@ class Line:
                 self._said.append(line.decode("utf-8", "replace").strip())
                 continue
             if "tick" in message:
+                if not self._answering:
+                    continue
                 self._ticked = time.monotonic()
                 self._tocked = self._ticked  # before it is sent: the target's own time is earlier still
                 with suppress(StackError):
