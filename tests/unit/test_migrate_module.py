@@ -44,12 +44,8 @@ def test_a_failure_says_whether_it_is_one_in_doubt(
 def value(name: str, **source: Any) -> Any:
     """One of the role's variables, with what the source has registered."""
     own = DataLoader().load_from_file(str(ROLE / "vars/main.yml"), trusted_as_template=True)
-    hosts = {
-        "migrate_project": "om",
-        "migrate_source": "old",
-        "migrate_target": "new",
-        "hostvars": {"old": source, "new": {}},
-    }
+    names = {"migrate_project": "om", "migrate_source": "old", "migrate_target": "new"}
+    hosts = {**names, "hostvars": {"old": source, "new": {}}}
     engine = Templar(loader=DataLoader(), variables={**own, **hosts})
     return engine.template(engine.available_variables[name])
 
