@@ -96,8 +96,7 @@ def moved() -> None:
     print("\nHost one's stack moved to host two while memories were written\n")
     start = f"{found['start_s']:.1f} s of them for the start until all was healthy"
     print(f"  cut-over: {found['cutover_s']:.1f} s in which requests waited, {start}")
-    sent = f"{found['sent_bytes'] / 1e6:.0f} MB of files sent"
-    print(f"  memories: {found['acknowledged']} acknowledged on host one, and all read back on host two; {sent}")
+    print(f"  memories: {found['acknowledged']} acknowledged on host one, and all read back on host two")
 
 
 NEXT = """
