@@ -12,7 +12,9 @@ import re
 import shlex
 import stat
 import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ class Target:
         self.keys = self.home / ".ssh/authorized_keys"
         self.account = pwd.struct_passwd(("me", "x", os.getuid(), os.getgid(), "", str(self.home), "/bin/sh"))
         self.home.mkdir()
-        monkeypatch.setattr(under_test, "_require_tools", lambda: None)
+        monkeypatch.setattr(under_test, "_require_tools", lambda _command: None)
         monkeypatch.setattr(pwd, "getpwnam", {"me": self.account, "root": self.account}.__getitem__)
         of = Places.of
         runtime = str(root / "run")
@@ -189,12 +191,11 @@ def ran(options: str, asked: str) -> list[str]:
 
 
 @pytest.fixture
-def teller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def teller(tmp_path: Path) -> Path:
     """In place of the command: it says what it was started with."""
     place = tmp_path / "the command"
     place.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
     place.chmod(0o755)
-    monkeypatch.setattr(under_test, "COMMAND", str(place))
     return place
 
 
@@ -205,14 +206,14 @@ HOSTILE = ["", LINE, "a b", "$(touch /tmp/no) `id`; rm -rf \"x\" 'y' \\", "two\n
 def test_what_is_asked_for_is_one_word_for_the_gate_and_nothing_for_the_shell(
     target: Target, teller: Path, asked: str
 ) -> None:
-    options = target.gate(user="root").options(time.time())
+    options = replace(target.gate(user="root"), command=str(teller)).options(time.time())
     state = ["--state-dir", str(target.state_dir), "--docker-host", DEFAULT_HOST]
     assert ran(options, asked) == ["gate", OPERATION, "--project", "om", *state, "--quiet", "--asked", asked]
 
 
 @pytest.mark.parametrize("place", ["/a b", "/it's", '/say "x"', "/back\\slash", "/$HOME"])
 def test_settings_reach_the_gate_as_they_are(teller: Path, place: str) -> None:
-    one = Gate(Expected(OPERATION, "om"), KEY, place, f"unix://{place}/docker.sock")
+    one = Gate(Expected(OPERATION, "om"), KEY, place, f"unix://{place}/docker.sock", str(teller))
     words = ran(one.options(time.time()), LINE)
     assert words[words.index("--state-dir") + 1] == place
     assert words[words.index("--docker-host") + 1] == f"unix://{place}/docker.sock"
@@ -246,6 +247,8 @@ def became(monkeypatch: pytest.MonkeyPatch, places: Places, asked: str) -> list[
     """The argv that the gate becomes."""
     seen: list[list[str]] = []
 
+    monkeypatch.setattr(sys, "argv", [under_test.COMMAND])
+
     def become(file: str, words: list[str]) -> None:
         assert file == words[0]
         seen.append(words)
@@ -262,8 +265,8 @@ def test_the_gate_becomes_the_arrival_in_a_unit_that_ends_it(target: Target, mon
     words = became(monkeypatch, target.places(), LINE)
     at = words.index("--")
     own = ["--project", "om", "--state-dir", str(target.state_dir), "--docker-host", DEFAULT_HOST, "--quiet"]
-    assert words[at + 1 :] == [gate.COMMAND, "arrive", OPERATION, *own]
-    assert f"--property=ExecStopPost=-{shlex.join([gate.COMMAND, 'recover', *own])}" in words[:at]
+    assert words[at + 1 :] == [under_test.COMMAND, "arrive", OPERATION, *own]
+    assert f"--property=ExecStopPost=-{shlex.join([under_test.COMMAND, 'recover', *own])}" in words[:at]
     assert {"--pipe", f"--property=WatchdogSec={gate._WATCHDOG_S}", "--property=WatchdogSignal=SIGKILL"} <= set(
         words[:at]
     )
