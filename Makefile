@@ -28,9 +28,9 @@ soak: ## snapshots under load, and kills at random points, as often as you like 
 	@$(SETUP)
 	@ROUNDS=$(ROUNDS) $(GATES) soak
 
-bench: ## measure a converge beside community.docker's, and backups beside bare restic (an hour)
+bench: ## measure a converge beside community.docker's, backups beside bare restic, moves beside bare rsync (an hour)
 	@$(SETUP)
-	@$(GATES) bench bench-backup
+	@$(GATES) bench bench-backup bench-move
 
 lab: ## bring up lab hosts and an inventory, build/lab/inventory.yml (HOSTS=3)
 	@$(SETUP)

@@ -209,6 +209,12 @@ timings:
   returned: with O(state=migrated)
   type: dict
   sample: {transfer: 21.4, delta: 0.6, commit: 0.3, target start: 11.1}
+in_doubt:
+  description:
+    - Whether only the target can tell which side counts. Its door must stay open then, since it will be asked.
+  returned: failure
+  type: bool
+  sample: false
 actions:
   description: What was done, in order; in check mode, what would be.
   returned: success
@@ -223,6 +229,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate import departure, preparation
+from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.departure_undo import InDoubtError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.request import MigrateRequest, forget_keys
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import STATE_DIR, Places
 from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect, docker_argument_spec
@@ -275,7 +282,7 @@ def main() -> None:
     try:
         finish(module, run(module))
     except StackError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), in_doubt=isinstance(error, InDoubtError))
 
 
 if __name__ == "__main__":

@@ -73,10 +73,13 @@ requirements:
 attributes:
   check_mode:
     support: full
+    description: Tells whether the key would be let in or taken out.
   diff_mode:
     support: none
+    description: There is nothing to show but the key.
   idempotent:
     support: full
+    description: A key that is let in already stays as it is.
 seealso:
   - module: openmemory.stack.stack_migrate
   - module: openmemory.stack.stack_migrate_target_info

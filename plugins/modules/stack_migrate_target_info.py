@@ -65,7 +65,7 @@ unfinished:
       finishes or undoes one that has died.
   returned: success
   type: dict
-  sample: {operation: migrate, phase: transfer, pid: 4711, running: true, started: '2026-11-25T02:15:00+00:00'}
+  sample: {operation: arrival, phase: start, pid: 4711, running: true, started: '2026-11-25T02:15:00+00:00'}
 """
 
 from ansible.module_utils.basic import AnsibleModule

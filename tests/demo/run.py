@@ -1,4 +1,4 @@
-"""The demo: two lab hosts, the stack, 1,000 memories, the guide's scenarios, backup, loss, restore, drill, summary."""
+"""The demo: two lab hosts, the stack, 1,000 memories, the guide's scenarios, backup, loss, restore, drill, move."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ def summary(times: dict[str, float]) -> bool:
             seconds = f"{taken(found):.1f}"
             print(row.format(file.stem, found["scenario"], outcome, found["acknowledged"], counts, seconds))
     backups()
+    moved()
     print("\nHow long each step took\n")
     for title, seconds in times.items():
         print(f"  {title:<60} {seconds:>8.1f} s")
@@ -89,13 +90,22 @@ def backups() -> None:
         print(row.format(file.stem.removeprefix("backup-"), *counts, found["restored"], took, down, drill))
 
 
+def moved() -> None:
+    """Print what the move from host one to host two came to; it has failed by now if a memory was missing."""
+    found = json.loads((OUT / "move.json").read_text())
+    print("\nHost one's stack moved to host two while memories were written\n")
+    start = f"{found['start_s']:.1f} s of them for the start until all was healthy"
+    print(f"  cut-over: {found['cutover_s']:.1f} s in which requests waited, {start}")
+    print(f"  memories: {found['acknowledged']} acknowledged on host one, and all read back on host two")
+
+
 NEXT = """
-The stacks are up. Look at them:
+The stack is on host two now, and retired on host one. Look at it:
   .venv/bin/ansible-playbook -i build/lab/inventory.yml -i tests/demo/settings.yml playbooks/status.yml
-  ssh -i build/lab/id_ed25519 -o UserKnownHostsFile=build/lab/known_hosts root@127.0.1.1      (host two: 127.0.1.2)
+  ssh -i build/lab/id_ed25519 -o UserKnownHostsFile=build/lab/known_hosts root@127.0.1.2      (host one: 127.0.1.1)
     cd /opt/openmemory && docker compose ps && curl -s 'http://127.0.0.1:8765/api/v1/memories/?user_id=persistence'
     openmemory-stack status; openmemory-stack list; openmemory-stack --help
-Remove them, the lab hosts and the registry:
+Remove it, the lab hosts and the registry:
   make lab-destroy
 """
 
@@ -124,6 +134,9 @@ def main() -> int:
     run("write 1000 memories, play the four scenarios", *play, "-e", f"demo_results={OUT}", "tests/demo/scenarios.yml")
     saved = (*play, "-e", f"demo_results={OUT}", "tests/demo/backup.yml")
     run("back up under load, lose it, restore, drill", *saved)
+    room = ("-e", "target=lab2", "-e", "purge_confirm=openmemory", "-e", "purge_snapshot=none")
+    run("make room on host two, purge its stack", *play, *room, "playbooks/purge.yml")
+    run("move the stack under load to host two", *play, "-e", f"demo_results={OUT}", "tests/demo/migrate.yml")
     run("status", *play, "playbooks/status.yml", quiet=False)
     good = summary(times)
     print(NEXT)

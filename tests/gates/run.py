@@ -105,6 +105,7 @@ def phases() -> list[Phase]:
         Phase("soak", (PYTHON, "-m", "pytest", "-q", "-rP", "tests/chaos/test_under_load.py"), True, MACHINE, True),
         Phase("bench", (PYTHON, "tests/bench/converge.py"), True, MACHINE, True),
         Phase("bench-backup", (PYTHON, "tests/bench/backup.py"), True, MACHINE, True),
+        Phase("bench-move", (PYTHON, "tests/bench/move.py"), True, MACHINE, True),
     ]
 
 

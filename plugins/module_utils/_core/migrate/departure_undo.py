@@ -64,7 +64,7 @@ def outcome(places: Places, request: MigrateRequest, patience: float) -> bool:
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_QUESTION_S
             )
         if done is not None and done.returncode == 0:
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(ValueError, LookupError, TypeError):
                 return bool(json.loads(done.stdout.strip().splitlines()[-1])["accepted"])
         if time.monotonic() > deadline:
             why = (done.stderr.strip().splitlines() or ["it says nothing"])[-1] if done is not None else "no answer"

@@ -96,7 +96,7 @@ class Gate:
         if self.state_dir != STATE_DIR:
             gate += ["--state-dir", self.state_dir]
         gate += ["--docker-host", self.docker_host, "--quiet", "--asked"]
-        command = shlex.join(gate) + r" \"$SSH_ORIGINAL_COMMAND\""
+        command = f'{shlex.join(gate)} "$SSH_ORIGINAL_COMMAND"'.replace('"', r"\"")  # all that sshd knows as quoting
         expiry = time.strftime("%Y%m%d%H%M", time.localtime(until))
         return f'restrict,expiry-time="{expiry}",command="{command}"'
 
@@ -177,18 +177,21 @@ def _read(path: str) -> list[str]:
 
 
 def _write(path: str, lines: list[str], account: pwd.struct_passwd) -> None:
-    """Replace the file, with the mode that it has."""
+    """Replace the file, with the owner and mode that it has."""
     directory = os.path.dirname(path)
     try:
         if not os.path.isdir(directory):
             os.mkdir(directory, 0o700)
             os.chown(directory, account.pw_uid, account.pw_gid)
-        mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o600
+        mode, uid, gid = 0o600, account.pw_uid, account.pw_gid
+        if os.path.exists(path):
+            about = os.stat(path)
+            mode, uid, gid = stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid
         real = os.path.realpath(path)
         temporary = f"{real}.openmemory-stack"
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "w") as file:
             file.write("".join(f"{line}\n" for line in lines))
-            os.fchown(file.fileno(), account.pw_uid, account.pw_gid)
+            os.fchown(file.fileno(), uid, gid)
             os.fchmod(file.fileno(), mode)
         os.replace(temporary, real)
     except OSError as error:

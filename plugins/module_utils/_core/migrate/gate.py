@@ -20,7 +20,7 @@ from typing import Any
 
 from ..engine import Engine
 from ..errors import BusyError, StackError
-from ..operation.last import read_last
+from ..operation.durable_json import read_json
 from ..operation.lock import OperationLock
 from ..operation.places import Places
 from ..operation.recover import recover
@@ -77,7 +77,7 @@ def settle(places: Places, engine: Engine, operation: str) -> dict[str, Any]:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
-    found = read_last(places).get(KEY) or {}
+    found = (read_json(places.last) or {}).get(KEY) or {}  # a damaged record must not be taken for a no
     return {"accepted": found.get("operation") == operation and bool(found.get("accepted"))}
 
 

@@ -31,6 +31,7 @@ FENCED_S = 1.0  # how long it may take after that until all of its containers ar
 SILENCE_S = 1.2  # without a tick, where there should be some every TICK_S
 TICK_S = 0.3
 _LOOK_S = 0.1
+_ENDS_WITHIN_S = 1.0
 
 
 class LineLostError(StackError):
@@ -46,6 +47,7 @@ class Line:
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._on_phase: Callable[[str], None] = lambda _name: None
         self._leased = False
+        self._answering = True
         self._ticked = self._tocked = time.monotonic()
         self._writing = threading.Lock()
         try:
@@ -60,7 +62,8 @@ class Line:
             raise StackError(f"{command[0]} cannot be started ({error.strerror}); install it.") from error
         self._said: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
-        threading.Thread(target=self._hear_errors, daemon=True).start()
+        self._errors = threading.Thread(target=self._hear_errors, daemon=True)
+        self._errors.start()
         greeting = self._answer(timeout)
         if greeting.get("hello") != PROTOCOL:
             self.close()
@@ -91,6 +94,7 @@ class Line:
     def fence(self) -> None:
         """Close the line, and return when the target's containers stand still for certain."""
         leased, self._leased = self._leased, False
+        self._answering = False  # a target that has not begun yet must not, and one that runs not for longer
         with suppress(StackError):
             self._say({"do": "stop"})
             if leased:
@@ -109,7 +113,11 @@ class Line:
                 self._process.stdin.close()
         with suppress(OSError):
             self._process.terminate()
-        self._process.wait()
+        try:
+            self._process.wait(_ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:  # it was stopped by a signal, or hangs
+            self._process.kill()
+            self._process.wait()
 
     def _answer(self, timeout: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
@@ -133,7 +141,8 @@ class Line:
 
     def _why(self) -> str:
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
+            self._process.wait(_ENDS_WITHIN_S)
+        self._errors.join(_ENDS_WITHIN_S)
         lines = [line for line in self._said if line]
         return lines[-1].rstrip(".") if lines else "the connection was closed"
 
@@ -155,6 +164,8 @@ class Line:
                 self._said.append(line.decode("utf-8", "replace").strip())
                 continue
             if "tick" in message:
+                if not self._answering:
+                    continue
                 self._ticked = time.monotonic()
                 self._tocked = self._ticked  # before it is sent: the target's own time is earlier still
                 with suppress(StackError):
