@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -92,6 +93,32 @@ class Project:
                 containers = self._containers()
         return self._finish(config, images, containers)
 
+    def resolve(self) -> dict[str, Any]:
+        """The project as Compose resolves it; raises StackError for what it refuses. Nothing is changed."""
+        request = self.request
+        wanted = wanted_files(request.files, {**request.env, **request.secrets}, request.project_name)
+        with Candidate(request, wanted) as candidate:
+            config, self.result.warnings = candidate.cli().config()
+        check_references(config)
+        return config
+
+    def pull(self, config: Mapping[str, Any]) -> None:
+        """Have the images of a resolved project on the host, as request.pull says, and change nothing else."""
+        request = self.request
+        self._check_images(config)
+        wanted = wanted_files(request.files, {**request.env, **request.secrets}, request.project_name)
+        with Candidate(request, wanted) as candidate:
+            self._pull(candidate.cli(), config)
+
+    def pull_one(self, reference: str) -> None:
+        """Have one more image, with the same login; raises StackError where there is none."""
+        file = ProjectFile("one-image.yml", json.dumps({"services": {"one": {"image": reference}}}))
+        with Candidate(self.request, [file, ProjectFile(ENV_NAME, "")]) as candidate:
+            cli = candidate.cli()
+            outcome = cli.run("pull", "--quiet")
+        if outcome.rc:
+            raise StackError(f"The image {reference} cannot be pulled: {cli.reason(outcome)}")
+
     def restarted(self) -> Result:
         """Like present, and what was running and was not touched by that is restarted."""
         running = {container["Id"] for container in self._containers() if container["State"] == "running"}
@@ -102,7 +129,7 @@ class Project:
             for container in self._containers()
             if container["Id"] in running and container["Names"][0].lstrip("/") not in touched
         }
-        config = self._config()
+        config = self.resolve()
         if rest:
             self._simple("restart", "restarted", *sorted(rest))
             self._wait(config)
@@ -266,12 +293,6 @@ class Project:
                 raise StackError(f"`docker compose {verb}` failed: {cli.reason(outcome)}")
         names = sorted(container["Names"][0].lstrip("/") for container in targets)
         self._act(compose_events.sentences([("container", name, word) for name in names], self.check_mode))
-
-    def _config(self) -> dict[str, Any]:
-        request = self.request
-        wanted = wanted_files(request.files, {**request.env, **request.secrets}, request.project_name)
-        with Candidate(request, wanted) as candidate:
-            return candidate.cli().config()[0]
 
     def _up_flags(self) -> list[str]:
         flags = ["--remove-orphans"] if self.request.remove_orphans else []

@@ -150,6 +150,8 @@ class _Recovery:
             from ..migrate.departure_undo import undo
         elif operation == "arrival":
             from ..migrate.arrival_undo import undo
+        elif operation == "update":
+            from ..update.undo import undo
         else:
             return
         if self.check_mode:
