@@ -75,6 +75,7 @@ class Exchange:
         self._phase("copy", plan.bytes)
         record.recipes = [one.as_json() for one in plan.recipes]
         record.beside = [self._beside(target) for target in plan.targets]
+        record.saved = os.path.join(self.places.state, "before-update")
         self._note()  # before the directories are made
         copies = {}
         for target in plan.targets:
@@ -121,7 +122,6 @@ class Exchange:
             raise StackError("A container was started while the last of the data was copied; try again.")
         record.swaps = [self._swap_of(target) for target in plan.targets]
         record.touched = plan.touched
-        record.saved = os.path.join(self.places.state, "before-update")
         record.files = files.save(self._paths(), record.saved)
         record.stage = REPLACING  # from here on what is live may be the only copy of a write
         self._note()

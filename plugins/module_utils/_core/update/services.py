@@ -97,32 +97,41 @@ def find_services(
     return found, warnings
 
 
+def refusal_of(service: Service, policy: str) -> str | None:
+    """Why an update of this service is refused, in a sentence: no way, or one with steps and policy "refuse"."""
+    if not service.newer or service.kind not in NAMES:
+        return None
+    way, now = service.way, f"{NAMES[service.kind]} {service.before.version}"
+    option = f"services.{service.name}.image is {service.after.reference}"
+    then = ", then to ".join([*way.steps, str(service.after.version)])
+    if way.problem and way.steps:
+        return f"{option}, and {now} runs: {way.problem}: to {then}."
+    if way.problem:
+        return (
+            f"{option}: {way.problem}; name {service.before.version} or newer, or restore a snapshot of that version."
+        )
+    if way.steps and policy == "refuse":
+        return (
+            f"{option}, and {now} runs, which gets there only step by step: update to {then}; or set steps: auto to "
+            "have that done in one run."
+        )
+    return None
+
+
 def judge(services: Sequence[Service], policy: str) -> list[str]:
-    """Raise StackError for a way that there is not, or that has steps with policy "refuse"; returns warnings."""
+    """Raise StackError for the first that is refused; returns sentences on versions that nobody could compare."""
     warnings = []
     for service in services:
-        if not service.newer or service.kind not in NAMES:
-            continue
-        product, option = NAMES[service.kind], f"services.{service.name}.image is {service.after.reference}"
-        then = ", then to ".join([*service.way.steps, str(service.after.version)])
-        if service.way.problem and service.way.steps:
-            raise StackError(f"{option}, and {product} {service.before.version} runs: {service.way.problem} to {then}.")
-        if service.way.problem:
-            raise StackError(
-                f"{option}: {service.way.problem}; name {service.before.version} or a newer one, or restore a snapshot "
-                "of that version."
-            )
-        if service.way.steps and policy == "refuse":
-            raise StackError(
-                f"{option}, and {product} {service.before.version} runs, which gets there only step by step: update to "
-                f"{then}; or set steps: auto to have that done in one run."
-            )
-        for image in (service.before, service.after):
-            if image.version is None:
-                warnings.append(
-                    f"{service.name}: {image.reference} does not say its version of {product}, so versions are not "
-                    "compared."
-                )
+        problem = refusal_of(service, policy)
+        if problem:
+            raise StackError(problem)
+        if service.newer and service.kind in NAMES:
+            warnings += [
+                f"{service.name}: {image.reference} does not say its version of {NAMES[service.kind]}, so versions are "
+                "not compared."
+                for image in (service.before, service.after)
+                if image.version is None
+            ]
     return warnings
 
 

@@ -51,7 +51,7 @@ def undo(engine: Engine, journal: Journal) -> list[str]:
     said += _tags_back(engine, record)
     if record.stage == REPLACING:
         rebuild.make_all(engine, journal, [Recipe.from_json(one) for one in record.recipes])
-        record.stage = TAKEN_BACK
+        record.stage, record.files = TAKEN_BACK, {}
         journal.note(KEY, record.as_json())
     return [*said, *_leave(journal, record)]
 

@@ -120,7 +120,7 @@ def _check_repository(repository: Repository | None) -> None:
         repository.open()
     except StackError as error:
         raise StackError(
-            f"No snapshot can be made before the update, so nothing was updated: {error} Repair that, or set snapshot: "
+            f"No snapshot can be made before the update: {error} Repair that, or set snapshot: "
             "none to update without one."
         ) from error
 
@@ -261,6 +261,8 @@ class _Update:
         record = Record.from_json(self.journal.data[KEY])
         record.stage, record.lost, record.back = REPLACING, True, None
         self.journal.note(KEY, record.as_json())
+        others = [entry for entry in kept.load(self.places) if entry.operation != record.id]
+        kept.save(self.places, others)  # undo() lists what is kept then
         return undo(self.engine, self.journal)
 
     def _save(self) -> str | None:

@@ -1,0 +1,423 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Updates on the real engine: done, refused, failed, and killed at every step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_project import Project, Result
+from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.moving import rebuild
+from ansible_collections.openmemory.stack.plugins.module_utils._core.moving.standby import Standby
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import read_last
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.crew import Crew
+from ansible_collections.openmemory.stack.plugins.module_utils._core.update import exchange, update
+from ansible_collections.openmemory.stack.plugins.module_utils._core.update import undo as undoing
+from update_stack import (
+    APP,
+    BOTH,
+    OTHER,
+    PROJECT,
+    Updated,
+    compose_processes,
+    deployed,
+    home,
+    images,
+    memories_in,
+    migrate,
+    write,
+)  # fmt: skip
+
+__all__ = ["deployed", "home", "images"]  # fixtures
+
+NEW = {"app": f"{APP}:1.1", "other": f"{OTHER}:1.1"}
+
+
+def unhealthy(stack: Updated, patch: pytest.MonkeyPatch, act: Callable[[Updated], None]) -> None:
+    """The new version starts, does something, and never becomes healthy."""
+    real = Project.present
+
+    def fails(project: Project) -> Result:
+        real(project)
+        act(stack)
+        raise StackError("app is not healthy.")
+
+    patch.setattr(Project, "present", fails)
+
+
+def test_updated_and_the_copy_is_kept(home: Updated) -> None:
+    before, old = home.trees(), home.ids()
+    result = home.update(**NEW)
+    assert result["changed"]
+    assert result["updated"] == ["app", "other"]
+    assert home.running() == NEW
+    assert home.trees() == before
+    app = result["services"]["app"]
+    assert (app["before"]["version"], app["after"]["version"]) == ("1.0", "1.1")
+    assert app["before"]["id"] != app["after"]["id"]
+    assert 0 < result["downtime_s"] < 20
+    assert {entry.swap.key for entry in kept.load(home.places)} == {"data", "place", "disk"}
+    assert len(home.left()) == 3
+    assert read_last(home.places)["update"]["services"] == result["services"]
+    assert not set(home.ids().values()) & set(old.values())
+    assert "kept-in-dotenv" not in json.dumps(result)
+
+
+def test_nothing_newer_nothing_restarts(home: Updated) -> None:
+    before = home.ids()
+    result = home.update()
+    assert (result["changed"], result["updated"], result["actions"]) == (False, [], [])
+    assert home.ids() == before
+    assert home.left() == []
+    assert recover(home.engine, home.places) == []
+
+
+def test_only_one_is_newer_and_the_other_is_not_made_anew(home: Updated) -> None:
+    before = home.ids()
+    result = home.update(app=NEW["app"], asked={"keep_days": 0})
+    assert result["updated"] == ["app"]
+    assert home.running() == {**BOTH, "app": NEW["app"]}
+    assert home.ids()["other"][0] == before["other"][0]
+    assert home.left() == []
+
+
+def test_with_a_snapshot(home: Updated) -> None:
+    where = {"repository": str(home.directory / "repository"), "password_file": str(home.directory / "password")}
+    with pytest.raises(StackError, match=r"There is no repository at .*set snapshot: none .*Nothing was updated"):
+        home.update(asked={"snapshot": "make", **where}, **NEW)
+    assert home.running() == BOTH
+    repository = update.open_repository(home.request({}, snapshot="make", **where).backup(), home.places)
+    repository.init()
+    result = home.update(asked={"snapshot": "make", **where}, **NEW)
+    (snapshot,) = repository.snapshots(PROJECT)
+    assert snapshot.id == result["snapshot_id"]
+    assert {"before-update", "verified=quick"} <= set(snapshot.tags)
+    assert result["actions"][0] == f"snapshot {snapshot.id[:8]} made"
+
+
+def test_check_mode_tells_all_and_changes_nothing(home: Updated) -> None:
+    before, trees = home.ids(), home.trees()
+    found = home.update(check_mode=True, **NEW)
+    assert found["changed"]
+    assert found["updated"] == ["app", "other"]
+    assert f"container {PROJECT}-app-1 would be recreated" in found["actions"]
+    assert "+" not in found["diff"][-1]["before"]
+    assert NEW["app"] in found["diff"][-1]["after"]
+    assert home.ids() == before
+    assert home.trees() == trees
+    assert home.left() == []
+    assert not home.update(check_mode=True)["changed"]
+
+
+def test_what_was_written_since_stays_where_the_format_did_not_move(
+    home: Updated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = home.files()
+    with monkeypatch.context() as patch:
+        unhealthy(home, patch, write)
+        with pytest.raises(
+            StackError, match=r"not healthy\. The update was taken back: the old versions run again with all"
+        ):
+            home.update(app=NEW["app"])
+    assert home.running() == BOTH
+    assert memories_in(home.database) == ["1", "2"]
+    assert home.files() == files
+    assert len(kept.load(home.places)) == 3  # the copies, for a day
+    assert recover(home.engine, home.places) == []
+
+
+def test_after_a_migration_the_data_of_before_comes_back(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, files = home.trees(), home.files()
+    (home.root("disk") / "lives").write_text("before")  # written while the copy is followed
+    before = home.trees()
+
+    def both(stack: Updated) -> None:
+        migrate(stack)
+        write(stack)
+
+    with monkeypatch.context() as patch:
+        unhealthy(home, patch, both)
+        with pytest.raises(StackError, match=r"run again on the data from before.*is kept in .* for a day") as failed:
+            home.update(app=NEW["app"])
+    assert "kept-in-dotenv" not in str(failed.value)
+    assert home.running() == BOTH
+    assert home.trees() == before
+    assert home.files() == files
+    entries = {entry.swap.key: entry for entry in kept.load(home.places)}
+    assert set(entries) == {"data", "place", "disk"}
+    assert memories_in(Path(entries["data"].path) / "new" / "openmemory.db") == ["1", "2"]
+    assert (Path(entries["disk"].path) / "new" / "written").read_text() == "since"
+    (home.root("disk") / "lives").unlink()
+
+
+def test_a_store_of_no_known_kind_gets_its_data_back(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = home.trees()
+    with monkeypatch.context() as patch:
+        unhealthy(home, patch, write)
+        with pytest.raises(StackError, match="on the data from before the update"):
+            home.update(other=NEW["other"])
+    assert (home.running(), home.trees()) == (BOTH, before)
+
+
+def test_lost_data_brings_the_copy_back(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = home.trees()
+
+    def loses(self: exchange.Exchange) -> None:
+        self._refuse_loss(["data: 0 found, 1 expected."])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange.Exchange, "_prove", loses)
+        with pytest.raises(StackError, match="does not hold what was there before: data: 0 found"):
+            home.update(app=NEW["app"])
+    assert (home.running(), home.trees()) == (BOTH, before)
+
+
+def test_old_versions_that_do_not_work_on_it_get_the_copy(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The format looks the same, and the old version does not like what is there."""
+    before = home.trees()
+    real, asked = Crew.wait, []
+
+    def once(crew: Crew, *arguments: Any) -> None:
+        asked.append(crew)
+        if len(asked) == 1:
+            raise StackError("app is not healthy either.")
+        real(crew, *arguments)
+
+    with monkeypatch.context() as patch:
+        unhealthy(home, patch, write)
+        patch.setattr(Crew, "wait", once)
+        with pytest.raises(StackError, match="on the data from before the update"):
+            home.update(app=NEW["app"])
+    assert len(asked) == 2
+    assert (home.running(), home.trees()) == (BOTH, before)
+
+
+def test_a_tag_that_moved_means_the_old_image_again(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    moving = f"{APP}:latest"
+    home.client.tag(f"{APP}:1.0", APP, "latest")
+    home.deploy(app=moving)
+    old = home.client.inspect_image(moving)["Id"]
+    pulled = Project.pull
+
+    def pull(project: Project, config: Any) -> None:
+        pulled(project, config)
+        home.client.tag(f"{APP}:1.1", APP, "latest")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Project, "pull", pull)
+        unhealthy(home, patch, write)
+        with pytest.raises(StackError, match="taken back"):
+            home.update(app=moving)
+    assert home.client.inspect_image(moving)["Id"] == old
+    assert home.running()["app"] == moving
+    assert home.inspected()["app"]["Image"] == old
+    ids = home.ids()
+    home.deploy(app=moving)
+    assert home.ids() == ids  # the next deployment does not bring the new one
+    with monkeypatch.context() as patch:
+        patch.setattr(Project, "pull", pull)
+        home.forget()
+        assert home.update(app=moving)["updated"] == ["app"]
+    assert home.inspected()["app"]["Image"] != old
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked", "said"),
+    [
+        ({"app": f"{APP}:0.9"}, {}, r"services\.app\.image is .*0\.9: OpenMemory 1\.0 runs, and its data is not taken"),
+        ({}, {"snapshot": "make"}, "repository is not given"),
+        ({}, {"steps": "perhaps"}, "steps is 'perhaps'; use one of auto, refuse"),
+        ({}, {"keep_days": -1.0}, "keep_days is -1"),
+        ({"app": f"{APP}:9.9"}, {}, r"9\.9 is not on this host and pull is never"),
+    ],
+)
+def test_refusals(home: Updated, wanted: dict[str, str], asked: dict[str, Any], said: str) -> None:
+    before = home.ids()
+    home.client.tag(f"{APP}:1.1", APP, "0.9")
+    with pytest.raises(StackError, match=said):
+        home.update(asked=asked, **wanted)
+    assert home.ids() == before
+    assert recover(home.engine, home.places) == []
+
+
+def test_a_paused_container_is_refused(home: Updated) -> None:
+    home.client.pause(f"{PROJECT}-app-1")
+    try:
+        with pytest.raises(StackError, match="is paused"):
+            home.update(**NEW)
+    finally:
+        home.client.unpause(f"{PROJECT}-app-1")
+
+
+def test_what_cannot_be_made_again_is_not_stopped(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = home.ids()
+
+    def refuses(*_: Any) -> None:
+        raise StackError("Container omupd-app-1 could not be made again, so nothing was changed.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rebuild, "rehearse", refuses)
+        with pytest.raises(StackError, match="could not be made again"):
+            home.update(**NEW)
+    assert home.ids() == before
+    assert home.left() == []
+
+
+class DiedError(BaseException):
+    """Stands for a death at a point: nothing of the run's own goes on after it."""
+
+
+STEPS: dict[str, tuple[Any, str, bool]] = {
+    "pull": (Project, "pull", True),
+    "copy": (Standby, "follow", True),
+    "stop": (Crew, "stop", True),
+    "settle": (Standby, "settle", True),
+    "files saved": (exchange.files, "save", True),
+    "before the new ones": (Project, "present", False),
+    "new ones run": (Project, "present", True),
+    "prove": (exchange.Exchange, "_prove", True),
+    "accepted": (exchange, "finish", False),
+}
+
+
+def die(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch, **images: str) -> None:
+    owner, name, after = STEPS[step]
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def dies(*arguments: Any, **options: Any) -> Any:
+        if after:
+            real(*arguments, **options)
+        raise DiedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dies)
+        patch.setattr(update._Update, "take_back", lambda *_: None)
+        with pytest.raises(DiedError):
+            home.update(**images)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_death_at_each_step_is_undone_or_finished(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, files = home.trees(), home.files()
+    die(home, step, monkeypatch, **NEW)
+    said = recover(home.engine, home.places)
+    assert any("update that died" in sentence for sentence in said)
+    assert home.trees() == before
+    if step == "accepted":
+        assert undoing.FINISHED in said
+        assert home.running() == NEW
+        assert len(kept.load(home.places)) == 3
+    else:
+        assert home.running() == BOTH
+        assert home.files() == files
+    assert recover(home.engine, home.places) == []
+    assert not os.path.exists(f"{home.places.state}/before-update")  # which has the secrets
+
+
+@pytest.mark.parametrize("step", ["settle", "new ones run"])
+def test_the_next_update_undoes_and_then_updates(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = home.trees()
+    die(home, step, monkeypatch, **NEW)
+    with pytest.raises(StackError, match="An operation has died on omupd; run openmemory-stack recover"):
+        home.update(check_mode=True, **NEW)
+    result = home.update(**NEW)
+    assert any("update that died" in action for action in result["actions"])
+    assert result["updated"] == ["app", "other"]
+    assert (home.running(), home.trees()) == (NEW, before)
+
+
+def test_a_death_in_the_way_back_is_gone_on_with(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = home.trees()
+    die(home, "new ones run", monkeypatch, **NEW)
+    write(home)
+    with monkeypatch.context() as patch:
+
+        def dies(*_: Any) -> None:
+            raise DiedError
+
+        patch.setattr(rebuild, "make_all", dies)
+        with pytest.raises(DiedError):
+            recover(home.engine, home.places)
+    recover(home.engine, home.places)
+    assert (home.running(), home.trees()) == (BOTH, before)
+    assert {entry.swap.key for entry in kept.load(home.places)} == {"data", "place", "disk"}
+
+
+def test_ctrl_c_takes_it_back(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = home.trees()
+
+    def interrupted(_project: Project) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Project, "present", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            home.update(**NEW)
+    assert (home.running(), home.trees()) == (BOTH, before)
+
+
+def at_phase(name: str, after_s: float) -> Callable[[pytest.MonkeyPatch], None]:
+    """SIGKILL so many seconds after a phase has begun; 0: at once."""
+
+    def arm(patch: pytest.MonkeyPatch) -> None:
+        notes = Journal.notes
+
+        def killing(self: Journal, values: dict[str, Any]) -> None:
+            notes(self, values)
+            if values.get("phase") == name:
+                if after_s:
+                    threading.Timer(after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+                else:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        patch.setattr(Journal, "notes", killing)
+
+    return arm
+
+
+def killed(stack: Updated, arm: Callable[[pytest.MonkeyPatch], None], **images: str) -> None:
+    """An update in a process of its own, which dies."""
+    child = os.fork()
+    if child == 0:  # nothing of pytest may run here
+        try:
+            arm(pytest.MonkeyPatch())
+            update.run(stack.request(images), Engine.connect(), Progress())
+        except BaseException as error:
+            os.write(2, f"{error!r}\n".encode())
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+KILLS = [("pull", 0.0), ("copy", 0.02), ("stop", 0.05), ("settle", 0.0), ("start", 0.2), ("start", 0.5), ("prove", 0.0)]
+
+
+@pytest.mark.parametrize(("phase", "after_s"), KILLS)
+def test_killed_and_recovered(home: Updated, phase: str, after_s: float) -> None:
+    before, files = home.trees(), home.files()
+    killed(home, at_phase(phase, after_s), **NEW)
+    end = time.monotonic() + 2
+    while compose_processes() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert compose_processes() == []  # it must not go on beside the recovery
+    assert any("update that died" in sentence for sentence in recover(home.engine, home.places))
+    assert home.running() == BOTH
+    assert home.trees() == before
+    assert home.files() == files
+    assert recover(home.engine, home.places) == []
