@@ -20,7 +20,8 @@ description:
   - If anything fails, the new containers go, the old ones are made again from the images that they had, and files and
     tags mean what they meant. Where the format of the data has moved, or a store's image is another one, the copy takes
     the place of the live data. What was written to the new version is then kept for a day and named.
-  - Versions that a store cannot open are refused before anything is stopped, those in between are run where O(steps=auto).
+  - Versions that a store cannot open are refused before anything is stopped.
+    Those in between are run where O(steps=auto).
   - Whatever dies, the next run, or C(openmemory-stack recover), takes the update back, or finishes it if the new
     versions were found to work, and says which.
   - While it runs, one line for each host and phase tells how far it is. Short runs and check mode print none.
@@ -152,7 +153,7 @@ updated:
   elements: str
   sample: [openmemory-mcp, qdrant]
 snapshot_id:
-  description: Id of the snapshot from before the update; null with O(snapshot=none), in check mode, and if nothing was newer.
+  description: Id of the snapshot from before; null with O(snapshot=none), in check mode, and if nothing was newer.
   returned: success
   type: str
   sample: 5f0c2a9be1d24c53a1f0b0a3ce3c3a51d6e4e3c1f2ab7d7a9d80f7e6f5c4b3a2
@@ -177,7 +178,7 @@ actions:
   returned: success
   type: list
   elements: str
-  sample: [update qdrant from 'qdrant/qdrant:v1.19.0' to 'qdrant/qdrant:v1.20.0', container openmemory-qdrant-1 recreated]
+  sample: [stop openmemory-mcp, 'update openmemory-mcp from mem0/openmemory-mcp:1.0 to mem0/openmemory-mcp:1.1']
 """
 
 from typing import Any

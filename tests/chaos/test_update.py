@@ -63,7 +63,7 @@ def unhealthy(stack: Updated, patch: pytest.MonkeyPatch, act: Callable[[Updated]
 
 def test_updated_and_the_copy_is_kept(home: Updated) -> None:
     before, old = home.trees(), home.ids()
-    result = home.update(**NEW)
+    result = home.update(NEW)
     assert result["changed"]
     assert result["updated"] == ["app", "other"]
     assert home.running() == NEW
@@ -81,7 +81,7 @@ def test_updated_and_the_copy_is_kept(home: Updated) -> None:
 
 def test_nothing_newer_nothing_restarts(home: Updated) -> None:
     before = home.ids()
-    result = home.update()
+    result = home.update({})
     assert (result["changed"], result["updated"], result["actions"]) == (False, [], [])
     assert home.ids() == before
     assert home.left() == []
@@ -90,7 +90,7 @@ def test_nothing_newer_nothing_restarts(home: Updated) -> None:
 
 def test_only_one_is_newer_and_the_other_is_not_made_anew(home: Updated) -> None:
     before = home.ids()
-    result = home.update(app=NEW["app"], asked={"keep_days": 0})
+    result = home.update({"app": NEW["app"]}, keep_days=0)
     assert result["updated"] == ["app"]
     assert home.running() == {**BOTH, "app": NEW["app"]}
     assert home.ids()["other"][0] == before["other"][0]
@@ -100,11 +100,11 @@ def test_only_one_is_newer_and_the_other_is_not_made_anew(home: Updated) -> None
 def test_with_a_snapshot(home: Updated) -> None:
     where = {"repository": str(home.directory / "repository"), "password_file": str(home.directory / "password")}
     with pytest.raises(StackError, match=r"There is no repository at .*set snapshot: none .*Nothing was updated"):
-        home.update(asked={"snapshot": "make", **where}, **NEW)
+        home.update(NEW, snapshot="make", **where)
     assert home.running() == BOTH
     repository = update.open_repository(home.request({}, snapshot="make", **where).backup(), home.places)
     repository.init()
-    result = home.update(asked={"snapshot": "make", **where}, **NEW)
+    result = home.update(NEW, snapshot="make", **where)
     (snapshot,) = repository.snapshots(PROJECT)
     assert snapshot.id == result["snapshot_id"]
     assert {"before-update", "verified=quick"} <= set(snapshot.tags)
@@ -113,7 +113,7 @@ def test_with_a_snapshot(home: Updated) -> None:
 
 def test_check_mode_tells_all_and_changes_nothing(home: Updated) -> None:
     before, trees = home.ids(), home.trees()
-    found = home.update(check_mode=True, **NEW)
+    found = home.update(NEW, check_mode=True)
     assert found["changed"]
     assert found["updated"] == ["app", "other"]
     assert f"container {PROJECT}-app-1 would be recreated" in found["actions"]
@@ -122,7 +122,7 @@ def test_check_mode_tells_all_and_changes_nothing(home: Updated) -> None:
     assert home.ids() == before
     assert home.trees() == trees
     assert home.left() == []
-    assert not home.update(check_mode=True)["changed"]
+    assert not home.update({}, check_mode=True)["changed"]
 
 
 def test_what_was_written_since_stays_where_the_format_did_not_move(
@@ -134,7 +134,7 @@ def test_what_was_written_since_stays_where_the_format_did_not_move(
         with pytest.raises(
             StackError, match=r"not healthy\. The update was taken back: the old versions run again with all"
         ):
-            home.update(app=NEW["app"])
+            home.update({"app": NEW["app"]})
     assert home.running() == BOTH
     assert memories_in(home.database) == ["1", "2"]
     assert home.files() == files
@@ -154,7 +154,7 @@ def test_after_a_migration_the_data_of_before_comes_back(home: Updated, monkeypa
     with monkeypatch.context() as patch:
         unhealthy(home, patch, both)
         with pytest.raises(StackError, match=r"run again on the data from before.*is kept in .* for a day") as failed:
-            home.update(app=NEW["app"])
+            home.update({"app": NEW["app"]})
     assert "kept-in-dotenv" not in str(failed.value)
     assert home.running() == BOTH
     assert home.trees() == before
@@ -171,7 +171,7 @@ def test_a_store_of_no_known_kind_gets_its_data_back(home: Updated, monkeypatch:
     with monkeypatch.context() as patch:
         unhealthy(home, patch, write)
         with pytest.raises(StackError, match="on the data from before the update"):
-            home.update(other=NEW["other"])
+            home.update({"other": NEW["other"]})
     assert (home.running(), home.trees()) == (BOTH, before)
 
 
@@ -184,7 +184,7 @@ def test_lost_data_brings_the_copy_back(home: Updated, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(exchange.Exchange, "_prove", loses)
         with pytest.raises(StackError, match="does not hold what was there before: data: 0 found"):
-            home.update(app=NEW["app"])
+            home.update({"app": NEW["app"]})
     assert (home.running(), home.trees()) == (BOTH, before)
 
 
@@ -203,7 +203,7 @@ def test_old_versions_that_do_not_work_on_it_get_the_copy(home: Updated, monkeyp
         unhealthy(home, patch, write)
         patch.setattr(Crew, "wait", once)
         with pytest.raises(StackError, match="on the data from before the update"):
-            home.update(app=NEW["app"])
+            home.update({"app": NEW["app"]})
     assert len(asked) == 2
     assert (home.running(), home.trees()) == (BOTH, before)
 
@@ -212,7 +212,7 @@ def test_a_tag_that_moved_means_the_old_image_again(home: Updated, monkeypatch: 
     moving = f"{APP}:latest"
     home.client.tag(f"{APP}:1.0", APP, "latest")
     home.deploy(app=moving)
-    old = home.client.inspect_image(moving)["Id"]
+    old = home.image(moving)
     pulled = Project.pull
 
     def pull(project: Project, config: Any) -> None:
@@ -223,8 +223,8 @@ def test_a_tag_that_moved_means_the_old_image_again(home: Updated, monkeypatch: 
         patch.setattr(Project, "pull", pull)
         unhealthy(home, patch, write)
         with pytest.raises(StackError, match="taken back"):
-            home.update(app=moving)
-    assert home.client.inspect_image(moving)["Id"] == old
+            home.update({"app": moving})
+    assert home.image(moving) == old
     assert home.running()["app"] == moving
     assert home.inspected()["app"]["Image"] == old
     ids = home.ids()
@@ -233,7 +233,7 @@ def test_a_tag_that_moved_means_the_old_image_again(home: Updated, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(Project, "pull", pull)
         home.forget()
-        assert home.update(app=moving)["updated"] == ["app"]
+        assert home.update({"app": moving})["updated"] == ["app"]
     assert home.inspected()["app"]["Image"] != old
 
 
@@ -251,7 +251,7 @@ def test_refusals(home: Updated, wanted: dict[str, str], asked: dict[str, Any], 
     before = home.ids()
     home.client.tag(f"{APP}:1.1", APP, "0.9")
     with pytest.raises(StackError, match=said):
-        home.update(asked=asked, **wanted)
+        home.update(wanted, **asked)
     assert home.ids() == before
     assert recover(home.engine, home.places) == []
 
@@ -260,7 +260,7 @@ def test_a_paused_container_is_refused(home: Updated) -> None:
     home.client.pause(f"{PROJECT}-app-1")
     try:
         with pytest.raises(StackError, match="is paused"):
-            home.update(**NEW)
+            home.update(NEW)
     finally:
         home.client.unpause(f"{PROJECT}-app-1")
 
@@ -274,7 +274,7 @@ def test_what_cannot_be_made_again_is_not_stopped(home: Updated, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(rebuild, "rehearse", refuses)
         with pytest.raises(StackError, match="could not be made again"):
-            home.update(**NEW)
+            home.update(NEW)
     assert home.ids() == before
     assert home.left() == []
 
@@ -296,7 +296,7 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
 }
 
 
-def die(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch, **images: str) -> None:
+def die(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch, images: dict[str, str]) -> None:
     owner, name, after = STEPS[step]
     real: Callable[..., Any] = getattr(owner, name)
 
@@ -309,13 +309,13 @@ def die(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch, **images: str
         patch.setattr(owner, name, dies)
         patch.setattr(update._Update, "take_back", lambda *_: None)
         with pytest.raises(DiedError):
-            home.update(**images)
+            home.update(images)
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_death_at_each_step_is_undone_or_finished(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before, files = home.trees(), home.files()
-    die(home, step, monkeypatch, **NEW)
+    die(home, step, monkeypatch, NEW)
     said = recover(home.engine, home.places)
     assert any("update that died" in sentence for sentence in said)
     assert home.trees() == before
@@ -333,10 +333,10 @@ def test_a_death_at_each_step_is_undone_or_finished(home: Updated, step: str, mo
 @pytest.mark.parametrize("step", ["settle", "new ones run"])
 def test_the_next_update_undoes_and_then_updates(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = home.trees()
-    die(home, step, monkeypatch, **NEW)
+    die(home, step, monkeypatch, NEW)
     with pytest.raises(StackError, match="An operation has died on omupd; run openmemory-stack recover"):
-        home.update(check_mode=True, **NEW)
-    result = home.update(**NEW)
+        home.update(NEW, check_mode=True)
+    result = home.update(NEW)
     assert any("update that died" in action for action in result["actions"])
     assert result["updated"] == ["app", "other"]
     assert (home.running(), home.trees()) == (NEW, before)
@@ -344,7 +344,7 @@ def test_the_next_update_undoes_and_then_updates(home: Updated, step: str, monke
 
 def test_a_death_in_the_way_back_is_gone_on_with(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
     before = home.trees()
-    die(home, "new ones run", monkeypatch, **NEW)
+    die(home, "new ones run", monkeypatch, NEW)
     write(home)
     with monkeypatch.context() as patch:
 
@@ -368,7 +368,7 @@ def test_ctrl_c_takes_it_back(home: Updated, monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as patch:
         patch.setattr(Project, "present", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            home.update(**NEW)
+            home.update(NEW)
     assert (home.running(), home.trees()) == (BOTH, before)
 
 
@@ -391,7 +391,7 @@ def at_phase(name: str, after_s: float) -> Callable[[pytest.MonkeyPatch], None]:
     return arm
 
 
-def killed(stack: Updated, arm: Callable[[pytest.MonkeyPatch], None], **images: str) -> None:
+def killed(stack: Updated, arm: Callable[[pytest.MonkeyPatch], None], images: dict[str, str]) -> None:
     """An update in a process of its own, which dies."""
     child = os.fork()
     if child == 0:  # nothing of pytest may run here
@@ -411,7 +411,7 @@ KILLS = [("pull", 0.0), ("copy", 0.02), ("stop", 0.05), ("settle", 0.0), ("start
 @pytest.mark.parametrize(("phase", "after_s"), KILLS)
 def test_killed_and_recovered(home: Updated, phase: str, after_s: float) -> None:
     before, files = home.trees(), home.files()
-    killed(home, at_phase(phase, after_s), **NEW)
+    killed(home, at_phase(phase, after_s), NEW)
     end = time.monotonic() + 2
     while compose_processes() and time.monotonic() < end:
         time.sleep(0.02)

@@ -93,8 +93,8 @@ class Updated:
     def request(self, images: dict[str, str], **asked: Any) -> UpdateRequest:
         return UpdateRequest(self.wanted(images), **{"snapshot": "none", "state_dir": str(self.state), **asked})
 
-    def update(self, check_mode: bool = False, asked: dict[str, Any] | None = None, **images: str) -> dict[str, Any]:
-        found: dict[str, Any] = update.run(self.request(images, **(asked or {})), self.engine, Progress(), check_mode)
+    def update(self, images: dict[str, str], check_mode: bool = False, **asked: Any) -> dict[str, Any]:
+        found: dict[str, Any] = update.run(self.request(images, **asked), self.engine, Progress(), check_mode)
         return found
 
     def deploy(self, **images: str) -> None:
@@ -131,6 +131,9 @@ class Updated:
         """The project's own files, without the record of the last start, which has the containers' ids."""
         names = (FILE, ".env")
         return {name: (self.directory / "src" / name).read_bytes() for name in names}
+
+    def image(self, reference: str) -> str:
+        return str(self.engine.inspect_image(reference)["Id"])
 
     def running(self) -> dict[str, str]:
         """{service: reference of its image}, of containers that run."""

@@ -108,7 +108,7 @@ def _stop_touched(engine: Engine, record: Record, recipes: Sequence[Recipe]) -> 
 
 def _volumes_of(one: Recipe) -> set[str]:
     host = one.body["HostConfig"]
-    return {str(bind).split(":")[0] for bind in host["Binds"]} | {
+    return {str(bind).partition(":")[0] for bind in host["Binds"]} | {
         str(mount.get("Source")) for mount in host.get("Mounts") or ()
     }
 
