@@ -98,7 +98,10 @@ def test_only_one_is_newer_and_the_other_is_not_made_anew(home: Updated) -> None
 
 
 def test_with_a_snapshot(home: Updated) -> None:
-    where = {"repository": str(home.directory / "repository"), "password_file": str(home.directory / "password")}
+    where: dict[str, Any] = {
+        "repository": str(home.directory / "repository"),
+        "password_file": str(home.directory / "password"),
+    }
     with pytest.raises(StackError, match=r"There is no repository at .*set snapshot: none .*Nothing was updated"):
         home.update(NEW, snapshot="make", **where)
     assert home.running() == BOTH

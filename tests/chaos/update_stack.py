@@ -16,7 +16,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -83,7 +82,7 @@ class Updated:
             PROJECT,
             str(self.directory / "src"),
             Connection("unix:///var/run/docker.sock"),
-            tempfile.gettempdir(),
+            str(self.directory),
             [file],
             secrets={"SECRET": "kept-in-dotenv"},
             pull="never",

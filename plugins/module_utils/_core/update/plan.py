@@ -79,7 +79,8 @@ class UpdatePlan:
         if self.request.snapshot == "make":
             found.append("make a snapshot")
         names = ", ".join(target.name for target in self.targets)
-        kept = f", kept for {self.request.keep_days:g} days" if self.request.keep_days else ""
+        days = f"{self.request.keep_days:g} day{'' if self.request.keep_days == 1 else 's'}"
+        kept = f", kept for {days}" if self.request.keep_days else ""
         found.append(f"copy {names} beside the live data{kept}")
         found.append(f"stop {', '.join(reversed(self.crew.names()))}")
         for service in self.newer:
