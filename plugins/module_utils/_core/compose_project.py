@@ -180,15 +180,27 @@ class Project:
     def _predict(
         self, candidate: Candidate, config: Mapping[str, Any], coming: Mapping[str, Mapping[str, Any]], start: bool
     ) -> None:
-        """Ask Compose what it would do. It does not see volumes that an earlier task would have made, so it is told."""
+        """Ask Compose what it would do, and tell it what it cannot see yet.
+
+        That is volumes that an earlier task would have made, and images that would have been pulled: Compose 2.40 ends
+        where a container is there and its new image is not, so it gets the old one by its id, which makes it anew, too.
+        """
         extra = []
-        if coming:
-            lines = "".join(f"  {key}: !override\n    name: {coming[key]['name']}\n" for key in coming)
-            file = ProjectFile("coming-volumes.yml", f"volumes:\n{lines}")
-            candidate.add(file)
-            extra.append(file.name)
         images = compose_images.local_images(self.engine, _references(config))
         outdated = [reference for reference, image in images.items() if image is None]
+        stand_ins = {
+            service_of(container): str(container["ImageID"])
+            for container in self._containers()
+            if config["services"].get(service_of(container), {}).get("image") in outdated
+        }
+        if coming or stand_ins:
+            lines = [f"  {key}: !override\n    name: {coming[key]['name']}\n" for key in coming]
+            text = "volumes:\n" + "".join(lines) if lines else ""
+            if stand_ins:
+                text += f"services: {json.dumps({name: {'image': image} for name, image in stand_ins.items()})}\n"
+            file = ProjectFile("not-here-yet.yml", text)
+            candidate.add(file)
+            extra.append(file.name)
         if self.request.pull == "always":
             outdated, unknown = compose_images.newer_in_registry(self.engine, images)
             self.result.warnings += unknown
