@@ -30,7 +30,10 @@ def start_ticks(pid: int) -> int | None:
 
 
 def dies_with_us(number: int = signal.SIGINT) -> Callable[[], None]:
-    """For preexec_fn of a child: the kernel sends it a signal when the thread that started it dies, whatever kills that."""
+    """For preexec_fn of a child: the kernel signals it when the thread that started it dies, whatever kills that.
+
+    number is the signal.
+    """
     import ctypes
 
     library, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
