@@ -2,40 +2,30 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Updates on the real engine: done, refused, failed, and killed at every step."""
+"""Updates on the real engine: done, refused, and failed with the old versions back."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_project import Project, Result
-from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.moving import rebuild
-from ansible_collections.openmemory.stack.plugins.module_utils._core.moving.standby import Standby
-from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import read_last
-from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.crew import Crew
 from ansible_collections.openmemory.stack.plugins.module_utils._core.update import exchange, update
-from ansible_collections.openmemory.stack.plugins.module_utils._core.update import undo as undoing
 from update_stack import (
     APP,
     BOTH,
-    OTHER,
+    NEW,
     PROJECT,
     Updated,
-    compose_processes,
     deployed,
     home,
     images,
@@ -45,8 +35,6 @@ from update_stack import (
 )  # fmt: skip
 
 __all__ = ["deployed", "home", "images"]  # fixtures
-
-NEW = {"app": f"{APP}:1.1", "other": f"{OTHER}:1.1"}
 
 
 def unhealthy(stack: Updated, patch: pytest.MonkeyPatch, act: Callable[[Updated], None]) -> None:
@@ -280,147 +268,3 @@ def test_what_cannot_be_made_again_is_not_stopped(home: Updated, monkeypatch: py
             home.update(NEW)
     assert home.ids() == before
     assert home.left() == []
-
-
-class DiedError(BaseException):
-    """Stands for a death at a point: nothing of the run's own goes on after it."""
-
-
-STEPS: dict[str, tuple[Any, str, bool]] = {
-    "pull": (Project, "pull", True),
-    "copy": (Standby, "follow", True),
-    "stop": (Crew, "stop", True),
-    "settle": (Standby, "settle", True),
-    "files saved": (exchange.files, "save", True),
-    "before the new ones": (Project, "present", False),
-    "new ones run": (Project, "present", True),
-    "prove": (exchange.Exchange, "_prove", True),
-    "accepted": (exchange, "finish", False),
-}
-
-
-def die(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch, images: dict[str, str]) -> None:
-    owner, name, after = STEPS[step]
-    real: Callable[..., Any] = getattr(owner, name)
-
-    def dies(*arguments: Any, **options: Any) -> Any:
-        if after:
-            real(*arguments, **options)
-        raise DiedError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, dies)
-        patch.setattr(update._Update, "take_back", lambda *_: None)
-        with pytest.raises(DiedError):
-            home.update(images)
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_death_at_each_step_is_undone_or_finished(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, files = home.trees(), home.files()
-    die(home, step, monkeypatch, NEW)
-    said = recover(home.engine, home.places)
-    assert any("update that died" in sentence for sentence in said)
-    assert home.trees() == before
-    if step == "accepted":
-        assert undoing.FINISHED in said
-        assert home.running() == NEW
-        assert len(kept.load(home.places)) == 3
-    else:
-        assert home.running() == BOTH
-        assert home.files() == files
-    assert recover(home.engine, home.places) == []
-    assert not os.path.exists(f"{home.places.state}/before-update")  # which has the secrets
-
-
-@pytest.mark.parametrize("step", ["settle", "new ones run"])
-def test_the_next_update_undoes_and_then_updates(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = home.trees()
-    die(home, step, monkeypatch, NEW)
-    with pytest.raises(StackError, match="An operation has died on omupd; run openmemory-stack recover"):
-        home.update(NEW, check_mode=True)
-    result = home.update(NEW)
-    assert any("update that died" in action for action in result["actions"])
-    assert result["updated"] == ["app", "other"]
-    assert (home.running(), home.trees()) == (NEW, before)
-
-
-def test_a_death_in_the_way_back_is_gone_on_with(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = home.trees()
-    die(home, "new ones run", monkeypatch, NEW)
-    write(home)
-    with monkeypatch.context() as patch:
-
-        def dies(*_: Any) -> None:
-            raise DiedError
-
-        patch.setattr(rebuild, "make_all", dies)
-        with pytest.raises(DiedError):
-            recover(home.engine, home.places)
-    recover(home.engine, home.places)
-    assert (home.running(), home.trees()) == (BOTH, before)
-    assert {entry.swap.key for entry in kept.load(home.places)} == {"data", "place", "disk"}
-
-
-def test_ctrl_c_takes_it_back(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = home.trees()
-
-    def interrupted(_project: Project) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Project, "present", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            home.update(NEW)
-    assert (home.running(), home.trees()) == (BOTH, before)
-
-
-def at_phase(name: str, after_s: float) -> Callable[[pytest.MonkeyPatch], None]:
-    """SIGKILL so many seconds after a phase has begun; 0: at once."""
-
-    def arm(patch: pytest.MonkeyPatch) -> None:
-        notes = Journal.notes
-
-        def killing(self: Journal, values: dict[str, Any]) -> None:
-            notes(self, values)
-            if values.get("phase") == name:
-                if after_s:
-                    threading.Timer(after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
-                else:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        patch.setattr(Journal, "notes", killing)
-
-    return arm
-
-
-def killed(stack: Updated, arm: Callable[[pytest.MonkeyPatch], None], images: dict[str, str]) -> None:
-    """An update in a process of its own, which dies."""
-    child = os.fork()
-    if child == 0:  # nothing of pytest may run here
-        try:
-            arm(pytest.MonkeyPatch())
-            update.run(stack.request(images), Engine.connect(), Progress())
-        except BaseException as error:
-            os.write(2, f"{error!r}\n".encode())
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-
-
-KILLS = [("pull", 0.0), ("copy", 0.02), ("stop", 0.05), ("settle", 0.0), ("start", 0.2), ("start", 0.5), ("prove", 0.0)]
-
-
-@pytest.mark.parametrize(("phase", "after_s"), KILLS)
-def test_killed_and_recovered(home: Updated, phase: str, after_s: float) -> None:
-    before, files = home.trees(), home.files()
-    killed(home, at_phase(phase, after_s), NEW)
-    end = time.monotonic() + 2
-    while compose_processes() and time.monotonic() < end:
-        time.sleep(0.02)
-    assert compose_processes() == []  # it must not go on beside the recovery
-    assert any("update that died" in sentence for sentence in recover(home.engine, home.places))
-    assert home.running() == BOTH
-    assert home.trees() == before
-    assert home.files() == files
-    assert recover(home.engine, home.places) == []

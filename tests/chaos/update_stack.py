@@ -42,6 +42,7 @@ from sleep_image import make_image
 PROJECT = "omupd"
 APP, OTHER = f"{PROJECT}/openmemory", f"{PROJECT}/other"
 BOTH = {"app": f"{APP}:1.0", "other": f"{OTHER}:1.0"}
+NEW = {"app": f"{APP}:1.1", "other": f"{OTHER}:1.1"}
 FILE = "docker-compose.yml"
 
 

@@ -23,6 +23,7 @@ from ..operation.lock import OperationLock
 from ..operation.places import Places, require_local
 from ..operation.progress import Progress
 from ..operation.recover import recover
+from ..operation.watcher import Watcher
 from ..repository.repository import Repository
 from ..restore import kept
 from ..restore.crew import Crew
@@ -60,20 +61,28 @@ def run(request: UpdateRequest, engine: Engine, progress: Progress, check_mode: 
         make_plan(request, engine, config)
         journal = Journal.begin(places, "update", new_id())
         update = _Update(request, project, config, engine, places, repository, progress, journal)
-        try:
-            result = update.run() if update.pull() else None
-        except OSError as error:
-            failed = StackError(f"The update failed at {error.filename or 'a file'} ({error.strerror}).")
-            update.take_back(failed)
-            raise failed from error
-        except BaseException as error:
-            update.take_back(error)
-            raise
+        with Watcher(engine, places):
+            result = _watched(update)
         if result is None:
-            journal.end()
             result = _deploy(update.plan, engine)
             progress.done()
         return {**result, "actions": [*said, *result["actions"]]}
+
+
+def _watched(update: _Update) -> dict[str, Any] | None:
+    """Update, or take all back; None where nothing is newer. The journal is over either way, or raises StackError."""
+    try:
+        if update.pull():
+            return update.run()
+        update.journal.end()
+    except OSError as error:
+        failed = StackError(f"The update failed at {error.filename or 'a file'} ({error.strerror}).")
+        update.take_back(failed)
+        raise failed from error
+    except BaseException as error:
+        update.take_back(error)
+        raise
+    return None
 
 
 def _deploy(plan: UpdatePlan, engine: Engine, check_mode: bool = False) -> dict[str, Any]:
