@@ -190,7 +190,7 @@ def test_killed_the_old_versions_run_again_within_seconds(home: Updated, phase: 
     wait_for_the_lock(home)
     told = read_last(home.places)["recovered"]
     assert told["created"] >= began
-    assert told["message"] == f"The update of the stack omupd died in {phase}."
+    assert told["message"].startswith("The update of the stack omupd died in ")
     assert recover(home.engine, home.places) == []
 
 
