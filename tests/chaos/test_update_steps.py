@@ -28,7 +28,10 @@ from update_stack import PROJECT, Updated
 
 IMAGE = f"{PROJECT}/qdrant"
 OLD, NEW = {"q": f"{IMAGE}:v1.20.0"}, {"q": f"{IMAGE}:v1.22.0"}
-READY = "exec 3<>/dev/tcp/127.0.0.1/6333 && printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' >&3 && read -r a <&3 && [[ $$a == *200* ]]"
+READY = (
+    "exec 3<>/dev/tcp/127.0.0.1/6333 && printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3 "
+    "&& read -r a <&3 && [[ $$a == *200* ]]"
+)
 POINTS = 20
 
 
@@ -103,22 +106,27 @@ def test_refused_before_anything_stops(home: Stepping) -> None:
     before = home.ids()
     with pytest.raises(StackError, match=r"Qdrant 1\.20\.0 runs.*update to 1\.21, then to 1\.22\.0"):
         home.update(NEW, steps="refuse")
+    step = home.image(f"{IMAGE}:v1.21.0")
     home.client.remove_image(f"{IMAGE}:v1.21.0")
     try:
         with pytest.raises(StackError, match=rf"has to run 1\.21 before that, .* neither {IMAGE}:v1\.21 nor"):
             home.update(NEW)
     finally:
-        home.client.tag(f"{IMAGE}:v1.22.0", IMAGE, "v1.21.0")
+        home.client.tag(step, IMAGE, "v1.21.0")
     assert home.ids() == before
     assert home.points() == {"c": POINTS}
+
+
+def die(*_: Any) -> None:
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_killed_in_a_step_the_old_version_has_its_data_back(home: Stepping) -> None:
     child = os.fork()
     if child == 0:  # nothing of pytest may run here
         try:
-            patch = pytest.MonkeyPatch()
-            patch.setattr(trial, "wait_ready", lambda *_: (time.sleep(1), os.kill(os.getpid(), signal.SIGKILL)))
+            pytest.MonkeyPatch().setattr(trial, "wait_ready", die)
             update.run(home.request(NEW), Engine.connect(), Progress())
         finally:
             os._exit(1)
@@ -126,7 +134,7 @@ def test_killed_in_a_step_the_old_version_has_its_data_back(home: Stepping) -> N
     end = time.monotonic() + 10
     while (home.running() != OLD or os.path.exists(home.places.journal)) and time.monotonic() < end:
         time.sleep(0.05)
-    while not home.client.inspect_container(f"{PROJECT}-q-1")["State"]["Health"]["Status"] == "healthy":
+    while home.inspected()["q"]["State"]["Health"]["Status"] != "healthy":
         assert time.monotonic() < end + 20
         time.sleep(0.2)
     assert (home.running(), home.points()) == (OLD, {"c": POINTS})
