@@ -23,8 +23,9 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.p
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 from ansible_collections.openmemory.stack.plugins.module_utils._core.proof import ask, census, trial
 from ansible_collections.openmemory.stack.plugins.module_utils._core.update import update
-from live_stack import REPOSITORY
 from update_stack import PROJECT, Updated
+
+from live_stack import REPOSITORY
 
 IMAGE = f"{PROJECT}/qdrant"
 OLD, NEW = {"q": f"{IMAGE}:v1.20.0"}, {"q": f"{IMAGE}:v1.22.0"}
