@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_project import Project, Result
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.moving import rebuild
+from ansible_collections.openmemory.stack.plugins.module_utils._core.moving.standby import Standby
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import read_last
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept
@@ -166,10 +167,27 @@ def test_a_store_of_no_known_kind_gets_its_data_back(home: Updated, monkeypatch:
     assert (home.running(), home.trees()) == (BOTH, before)
 
 
+def test_the_copy_has_what_was_written_until_the_stop(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Standby.catch_up
+
+    def late(standby: Standby) -> int:
+        read = real(standby)
+        (home.root("disk") / "written").write_text("late")
+        return read
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Standby, "catch_up", late)
+        unhealthy(home, patch, migrate)
+        with pytest.raises(StackError, match="on the data from before the update"):
+            home.update({"app": NEW["app"]})
+    assert (home.root("disk") / "written").read_text() == "late"
+
+
 def test_lost_data_brings_the_copy_back(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
     before = home.trees()
 
     def loses(self: exchange.Exchange) -> None:
+        write(home)
         self._refuse_loss(["data: 0 found, 1 expected."])
 
     with monkeypatch.context() as patch:

@@ -133,6 +133,11 @@ def status(found: Mapping[str, Any]) -> str:
     lines.append(
         f"  last drill    {_ago(proven)}" if proven else "  last drill    never ('openmemory-stack drill' makes one)"
     )
+    updated, recovered = found["last"].get("update"), found["last"].get("recovered")
+    if updated:
+        lines.append(f"  last update   {_ago(updated)}: {', '.join(updated['updated'])}")
+    if recovered:
+        lines.append(f"  put right     {_ago(recovered)}: {recovered['message']}")
     left = found["unfinished"]
     if left and left["running"]:
         how = f": {phase_now(found['progress'])}" if (found["progress"] or {}).get("phase") else ""

@@ -14,6 +14,7 @@ import signal
 import syslog
 import time
 from contextlib import suppress
+from datetime import datetime, timezone
 from types import TracebackType
 
 from ..engine import Engine
@@ -90,7 +91,8 @@ class Watcher:
         _say(f"{what} It is put right now.")
         said = recover(Engine.connect(self._docker_host), self._places)
         _say(" ".join([what, *said]))
-        record_last(self._places, "recovered", {"created": time.time(), "message": what, "actions": said})
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        record_last(self._places, "recovered", {"created": now, "message": what, "actions": said})
 
 
 def _detach(reading: int) -> None:

@@ -187,9 +187,6 @@ class Exchange:
         ]
         for reference in service.steps:
             self._phase(f"step {reference.rpartition(':')[2]}")
-            if not self.record.stepped:
-                self.record.stepped = True
-                self._note()  # before the first one writes
             for store in stores:
                 self._run_step(store, reference)
 

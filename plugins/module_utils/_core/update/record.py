@@ -27,7 +27,7 @@ class Record:
     tags are {reference: id of the image that it meant before the pull}; recipes the containers of before; swaps lead
     from the live data back to the copies beside it; beside are our directories. touched is {volume's key: kind of its
     store} where a newer image wrote. files is {path: name of its copy in saved, None: there was no such file}.
-    stepped: images of steps ran on the data. lost: the new side does not hold all that was there. back says whether the
+    lost: the new side does not hold all that was there. back says whether the
     copies were swapped in, None as long as that is not decided. until is when a copy that is kept may go (seconds since
     1970), 0 for at once.
     """
@@ -42,7 +42,6 @@ class Record:
     touched: dict[str, str] = field(default_factory=dict)
     files: dict[str, str | None] = field(default_factory=dict)
     saved: str = ""
-    stepped: bool = False
     lost: bool = False
     back: bool | None = None
     until: float = 0.0

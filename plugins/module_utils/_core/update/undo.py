@@ -75,7 +75,7 @@ def _containers_back(engine: Engine, journal: Journal, record: Record) -> list[s
     recipes = [Recipe.from_json(one) for one in record.recipes]
     if record.back is None:
         _stop_touched(engine, record, recipes)
-        record.back = record.stepped or record.lost or _has_moved(journal, record)
+        record.back = record.lost or _has_moved(journal, record)
         journal.note(KEY, record.as_json())  # before the first rename: afterwards the disk does not tell
     if record.back:
         stop_if_active(engine, [one.id for one in recipes])
