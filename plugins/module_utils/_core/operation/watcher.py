@@ -15,6 +15,7 @@ import syslog
 import time
 from contextlib import suppress
 from datetime import datetime, timezone
+from importlib import import_module
 from types import TracebackType
 
 from ..engine import Engine
@@ -65,8 +66,7 @@ class Watcher:
             os.waitpid(self._child, 0)
 
     def _watch(self, reading: int) -> None:
-        from ..purge import undo  # noqa: F401 - while the code can still be read; recover() imports it late
-
+        import_module("..purge.undo", __package__)  # while its code can still be read: recover() imports it late
         if os.read(reading, 1) == _DONE:
             return
         end = time.monotonic() + _TRIES_S
