@@ -171,7 +171,7 @@ def test_the_copy_has_what_was_written_until_the_stop(home: Updated, monkeypatch
     real = Standby.catch_up
 
     def late(standby: Standby) -> int:
-        read = real(standby)
+        read: int = real(standby)
         (home.root("disk") / "written").write_text("late")
         return read
 
