@@ -23,7 +23,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.p
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 from ansible_collections.openmemory.stack.plugins.module_utils._core.proof import ask, census, trial
 from ansible_collections.openmemory.stack.plugins.module_utils._core.update import update
-from update_stack import PROJECT, Updated
+from update_stack import PROJECT, Updated, alone
 
 from live_stack import REPOSITORY
 
@@ -63,13 +63,14 @@ class Stepping(Updated):
 def references() -> Iterator[None]:
     """The reference images under one name; the tag of the first step has a patch, as if there was none of the minor."""
     client = docker.APIClient()
-    build = [sys.executable, str(REPOSITORY / "tests/images/build.py")]
-    lines = subprocess.run(build, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout.splitlines()
-    for reference, local in (line.split() for line in lines if line.startswith("qdrant/qdrant:")):
-        client.tag(local, IMAGE, reference.rpartition(":")[2])
-    yield
-    for tag in ("v1.20.0", "v1.21.0", "v1.22.0"):
-        client.remove_image(f"{IMAGE}:{tag}", force=True)
+    with alone():
+        build = [sys.executable, str(REPOSITORY / "tests/images/build.py")]
+        lines = subprocess.run(build, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout.splitlines()
+        for reference, local in (line.split() for line in lines if line.startswith("qdrant/qdrant:")):
+            client.tag(local, IMAGE, reference.rpartition(":")[2])
+        yield
+        for tag in ("v1.20.0", "v1.21.0", "v1.22.0"):
+            client.remove_image(f"{IMAGE}:{tag}", force=True)
 
 
 @pytest.fixture

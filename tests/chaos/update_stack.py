@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -170,12 +170,19 @@ class Updated:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def images() -> Iterator[None]:
-    """Three versions of each image that differ in a label only, and one that ends at once."""
-    client = docker.APIClient()
+@contextmanager
+def alone() -> Iterator[None]:
+    """Names are fixed, so two runs on one engine wait for each other."""
     with open(f"/var/tmp/{PROJECT}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="module")
+def images() -> Iterator[None]:
+    """Three versions of each image that differ in a label only."""
+    client = docker.APIClient()
+    with alone():
         base = f"{PROJECT}/base:1"
         subprocess.run(["sh", "-c", make_image(base)], check=True, stdout=subprocess.DEVNULL)
         for name in (APP, OTHER):
