@@ -30,7 +30,7 @@ options:
   verb:
     description: What was done.
     type: str
-    choices: [backup, restore, purge, convert, migrate]
+    choices: [backup, restore, purge, convert, migrate, update]
     required: true
   project:
     description: The Compose project.
@@ -56,6 +56,7 @@ TEXTS = {
     "purge": show.purge,
     "convert": show.convert,
     "migrate": show.migrate,
+    "update": show.update,
 }
 
 

@@ -38,6 +38,19 @@ def connection(module: AnsibleModule) -> Connection:
     return Connection(**{name: module.params[name] for name in names})
 
 
+def project_settings(module: AnsibleModule) -> dict[str, Any]:
+    """What every request of the core is given about the project and its files."""
+    return {
+        "project_name": module.params["project_name"],
+        "project_src": module.params["project_src"],
+        "connection": connection(module),
+        "tmpdir": module.tmpdir,
+        "files": module.params["files"] or (),
+        "env": strings(module.params["env"]),
+        "secrets": strings(module.params["secrets"]),
+    }
+
+
 def strings(values: dict[str, Any] | None) -> dict[str, str]:
     """Settings as text, the way YAML writes them: true, not True."""
     return {

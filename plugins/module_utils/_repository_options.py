@@ -47,7 +47,7 @@ def optional_repository_argument_spec() -> dict[str, Any]:
 
 def repository_settings(module: AnsibleModule) -> dict[str, Any]:
     """What every request of the core is given about the repository; StackError where a password is in its URL."""
-    _refuse_password(module)
+    hide_password(module)
     return {
         "project": module.params["compose_project"],
         "environment": strings(module.params["environment"]),
@@ -57,7 +57,7 @@ def repository_settings(module: AnsibleModule) -> dict[str, Any]:
 
 def open_repository(module: AnsibleModule) -> Repository:
     """The repository of the module's options; nothing is asked of it yet. StackError as for repository_settings()."""
-    _refuse_password(module)
+    hide_password(module)
     asked = module.params
     cache = os.path.join(asked["state_dir"], "cache")
     return Repository(
@@ -65,7 +65,8 @@ def open_repository(module: AnsibleModule) -> Repository:
     )
 
 
-def _refuse_password(module: AnsibleModule) -> None:
+def hide_password(module: AnsibleModule) -> None:
+    """Refuse a repository with a password in its URL, which the result would show with the options."""
     repository = module.params["repository"] or ""
     password = password_in(repository)
     if password:

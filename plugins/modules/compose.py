@@ -146,8 +146,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openmemory.stack.plugins.module_utils._compose_options import (
     compose_argument_spec,
-    connection,
-    strings,
+    project_settings,
 )
 from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_project import Project, Result
 from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_request import Request
@@ -177,18 +176,8 @@ def argument_spec() -> dict[str, Any]:
 
 def project_of(module: AnsibleModule) -> Project:
     params = module.params
-    same = (
-        "project_name", "project_src", "state", "pull", "recreate", "remove_orphans", "wait", "wait_timeout",
-        "stop_timeout", "expected_volumes",
-    )  # fmt: skip
-    request = Request(
-        connection=connection(module),
-        tmpdir=module.tmpdir,
-        files=params["files"] or (),
-        env=strings(params["env"]),
-        secrets=strings(params["secrets"]),
-        **{name: params[name] for name in same},
-    )
+    own = ("state", "pull", "recreate", "remove_orphans", "wait", "wait_timeout", "stop_timeout", "expected_volumes")
+    request = Request(**project_settings(module), **{name: params[name] for name in own})
     return Project(request, partial(connect, module), module.check_mode)
 
 

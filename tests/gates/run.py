@@ -27,7 +27,7 @@ SHORT_TAIL_LINES = 40
 LANES = 2
 PROJECTS = "projects on the lab's hosts"  # they have the same names and ports
 MACHINE = "the machine, alone"
-ENGINES_DIE = "test_dockerd_killed"
+ON_PROJECTS_HOSTS = ("test_dockerd_killed", "test_migrate")  # engines die, and the network between the hosts
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def phases() -> list[Phase]:
                 f"chaos:{path.stem[5:]}",
                 (PYTHON, "-m", "pytest", "-q", str(path.relative_to(ROOT))),
                 True,
-                PROJECTS if path.stem == ENGINES_DIE else "",
+                PROJECTS if path.stem in ON_PROJECTS_HOSTS else "",
             )
             for path in sorted(ROOT.glob("tests/chaos/test_*.py"), key=_longest_first)
         ),

@@ -47,7 +47,7 @@ class Image(NamedTuple):
 
 IMAGES = [
     Image("neo4j", VERSIONS["neo4j"], "neo4j", "jre"),
-    Image("qdrant/qdrant", VERSIONS["qdrant"], "qdrant", "python"),
+    *[Image("qdrant/qdrant", tag, "qdrant", "python") for tag in (VERSIONS["qdrant"], *VERSIONS["qdrant_later"])],
     *[Image("mem0/openmemory-mcp", tag, "openmemory_mcp", "python") for tag in VERSIONS["openmemory_mcp"]],
 ]
 

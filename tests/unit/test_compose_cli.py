@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_cli
     plugin_identity,
 )
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.process import start_ticks
 from ansible_collections.openmemory.stack.plugins.module_utils._core.project_secrets import Mask
 
 SOCKET = Connection("unix:///var/run/docker.sock")
@@ -151,6 +155,31 @@ def test_no_compose_is_one_sentence(run: Run) -> None:
 def test_a_command_that_takes_too_long_is_no_exception() -> None:
     outcome = cli(Run(error=subprocess.TimeoutExpired("docker", 1, b"", b" Container a  Waiting"))).run("up", timeout=1)
     assert (outcome.timed_out, outcome.rc) == (True, 124)
+
+
+def test_it_ends_with_us_where_that_is_asked_for(tmp_path: Path) -> None:
+    """Compose would go on beside whoever repairs what a killed run has left."""
+    plugin, told = tmp_path / "docker-compose", tmp_path / "pid"
+    plugin.write_text(f"#!/bin/sh\necho $$ > {told}.new\nmv {told}.new {told}\nexec sleep 60\n")
+    plugin.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        try:
+            ComposeCli(SOCKET, "om", str(tmp_path), plugin=str(plugin), ends_with_us=True).run("up")
+        finally:
+            os._exit(1)
+    end = time.monotonic() + 10
+    while not told.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pid = int(told.read_text())
+    while start_ticks(pid) is not None and time.monotonic() < end:
+        time.sleep(0.01)
+    alive = start_ticks(pid) is not None
+    if alive:
+        os.kill(pid, signal.SIGKILL)
+    assert not alive
 
 
 @pytest.mark.parametrize(("have", "enough"), [("2.24.4", True), ("2.24.3", False), ("v2.40.3", True), ("5.0.0", True)])

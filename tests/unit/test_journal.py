@@ -190,6 +190,16 @@ def test_what_the_guard_resumed_belongs_to_the_user(
     assert docker.calls == calls
 
 
+def test_an_operation_of_a_newer_version_is_left_alone(places: Places, journal: Journal) -> None:
+    journal.note("operation", "levitate")
+    journal.note("stopped", [{"id": "one", "name": "one"}])
+    docker: Any = Docker(one="exited")
+    with pytest.raises(StackError, match=r"does not know \(levitate\); recover with the version that began it"):
+        recover(docker, places)
+    assert docker.calls == []
+    assert Journal.load(places) is not None
+
+
 def test_throw_aways_of_this_project_go_without_a_journal(places: Places) -> None:
     docker: Any = Docker(**{"throw-om": "running", "throw-other": "running", "om": "running"})
     assert recover(docker, places) == ["Removed throw-away container throw-om."]

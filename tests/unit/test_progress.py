@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
-from ansible_collections.openmemory.stack.plugins.action import volume_backup, volume_restore
+from ansible_collections.openmemory.stack.plugins.action import stack_update, volume_backup, volume_restore
 from ansible_collections.openmemory.stack.plugins.plugin_utils import _progress
 from ansible_collections.openmemory.stack.plugins.plugin_utils._progress_lines import Lines
 
@@ -129,6 +129,21 @@ def test_a_killed_module_is_one_sentence(act: Any) -> None:
     assert result["failed"]
     assert "was killed before it could say anything; run it again" in result["msg"]
     assert lines == []
+
+
+def test_a_killed_module_is_one_sentence_where_ansibles_wrapper_outlives_it(act: Any) -> None:
+    host = Host((None, "{}", False))
+    trace = 'Traceback: File "async_wrapper.py", line 173: No start of json char found'
+    host.result = {"failed": True, "changed": False, "data": "", "msg": trace, "cmd": "AnsiballZ_volume_backup.py"}
+    result, _lines = act(host)
+    assert "was killed before it could say anything; run it again" in result["msg"]
+    assert "Traceback" not in json.dumps(result)
+
+
+def test_an_update_is_watched_by_its_projects_name(act: Any) -> None:
+    host = Host((copying(MIB), RUNNING, True), (None, "{}", False))
+    act(host, plugin=stack_update, args={"project_name": "om_other"})
+    assert "/run/openmemory-stack/om_other/progress.json" in host.commands[0]
 
 
 def test_a_connection_that_comes_back(act: Any) -> None:

@@ -10,12 +10,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import StackError
+from .operation.process import dies_with_us
 from .project_secrets import Mask
 
 # Only these reach Compose from the environment: what is interpolated comes from .env alone, whoever runs it.
@@ -98,6 +100,7 @@ class ComposeCli:
         env_file: str | None = None,
         mask: Mask | None = None,
         in_place: bool = False,
+        ends_with_us: bool = False,
         run: Callable[..., Any] = subprocess.run,
         plugin: str | None = None,
     ):
@@ -108,6 +111,7 @@ class ComposeCli:
         self.env_file = env_file
         self.mask = mask or Mask(())
         self.in_place = in_place  # whether Compose shall find the files in project_src by itself
+        self.ends_with_us = ends_with_us  # whether Compose is killed when we are
         self._run = run
         self._plugin = plugin  # a path; "" is none
 
@@ -152,6 +156,7 @@ class ComposeCli:
                 cwd=directory,
                 env=_environment(self, argv[0]),
                 check=False,
+                preexec_fn=dies_with_us(signal.SIGKILL) if self.ends_with_us else None,
             )
         except FileNotFoundError as error:
             raise StackError(NOT_INSTALLED) from error

@@ -22,7 +22,7 @@ def local_images(engine: Engine, references: Iterable[str]) -> dict[str, dict[st
         except NotFoundError:
             found[reference] = None
         else:
-            found[reference] = {"id": image["Id"], "digest": _digest(reference, image.get("RepoDigests") or [])}
+            found[reference] = {"id": image["Id"], "digest": digest_of(reference, image.get("RepoDigests") or [])}
     return found
 
 
@@ -44,7 +44,7 @@ def image_ids(images: Mapping[str, dict[str, Any] | None]) -> dict[str, str | No
     return {reference: image["id"] if image else None for reference, image in images.items()}
 
 
-def _digest(reference: str, digests: Iterable[str]) -> str | None:
+def digest_of(reference: str, digests: Iterable[str]) -> str | None:
     """Of an image's digests (one for each repository) that of the repository referred to."""
     by_repository = dict(digest.split("@", 1) for digest in digests)
     repository = reference.partition("@")[0]

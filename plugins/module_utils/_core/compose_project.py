@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -92,6 +93,32 @@ class Project:
                 containers = self._containers()
         return self._finish(config, images, containers)
 
+    def resolve(self) -> dict[str, Any]:
+        """The project as Compose resolves it; raises StackError for what it refuses. Nothing is changed."""
+        request = self.request
+        wanted = wanted_files(request.files, {**request.env, **request.secrets}, request.project_name)
+        with Candidate(request, wanted) as candidate:
+            config, self.result.warnings = candidate.cli().config()
+        check_references(config)
+        return config
+
+    def pull(self, config: Mapping[str, Any]) -> None:
+        """Have the images of a resolved project on the host, as request.pull says, and change nothing else."""
+        request = self.request
+        self._check_images(config)
+        wanted = wanted_files(request.files, {**request.env, **request.secrets}, request.project_name)
+        with Candidate(request, wanted) as candidate:
+            self._pull(candidate.cli(), config)
+
+    def pull_one(self, reference: str) -> None:
+        """Have one more image, with the same login; raises StackError where there is none."""
+        file = ProjectFile("one-image.yml", json.dumps({"services": {"one": {"image": reference}}}))
+        with Candidate(self.request, [file, ProjectFile(ENV_NAME, "")]) as candidate:
+            cli = candidate.cli()
+            outcome = cli.run("pull", "--quiet")
+        if outcome.rc:
+            raise StackError(f"The image {reference} cannot be pulled: {cli.reason(outcome)}")
+
     def restarted(self) -> Result:
         """Like present, and what was running and was not touched by that is restarted."""
         running = {container["Id"] for container in self._containers() if container["State"] == "running"}
@@ -102,7 +129,7 @@ class Project:
             for container in self._containers()
             if container["Id"] in running and container["Names"][0].lstrip("/") not in touched
         }
-        config = self._config()
+        config = self.resolve()
         if rest:
             self._simple("restart", "restarted", *sorted(rest))
             self._wait(config)
@@ -153,15 +180,27 @@ class Project:
     def _predict(
         self, candidate: Candidate, config: Mapping[str, Any], coming: Mapping[str, Mapping[str, Any]], start: bool
     ) -> None:
-        """Ask Compose what it would do. It does not see volumes that an earlier task would have made, so it is told."""
+        """Ask Compose what it would do, and tell it what it cannot see yet.
+
+        That is volumes that an earlier task would have made, and images that would have been pulled: Compose 2.40 ends
+        where a container is there and its new image is not, so it gets the old one by its id, which makes it anew, too.
+        """
         extra = []
-        if coming:
-            lines = "".join(f"  {key}: !override\n    name: {coming[key]['name']}\n" for key in coming)
-            file = ProjectFile("coming-volumes.yml", f"volumes:\n{lines}")
-            candidate.add(file)
-            extra.append(file.name)
         images = compose_images.local_images(self.engine, _references(config))
         outdated = [reference for reference, image in images.items() if image is None]
+        stand_ins = {
+            service_of(container): str(container["ImageID"])
+            for container in self._containers()
+            if config["services"].get(service_of(container), {}).get("image") in outdated
+        }
+        if coming or stand_ins:
+            lines = [f"  {key}: !override\n    name: {coming[key]['name']}\n" for key in coming]
+            text = "volumes:\n" + "".join(lines) if lines else ""
+            if stand_ins:
+                text += f"services: {json.dumps({name: {'image': image} for name, image in stand_ins.items()})}\n"
+            file = ProjectFile("not-here-yet.yml", text)
+            candidate.add(file)
+            extra.append(file.name)
         if self.request.pull == "always":
             outdated, unknown = compose_images.newer_in_registry(self.engine, images)
             self.result.warnings += unknown
@@ -266,12 +305,6 @@ class Project:
                 raise StackError(f"`docker compose {verb}` failed: {cli.reason(outcome)}")
         names = sorted(container["Names"][0].lstrip("/") for container in targets)
         self._act(compose_events.sentences([("container", name, word) for name in names], self.check_mode))
-
-    def _config(self) -> dict[str, Any]:
-        request = self.request
-        wanted = wanted_files(request.files, {**request.env, **request.secrets}, request.project_name)
-        with Candidate(request, wanted) as candidate:
-            return candidate.cli().config()[0]
 
     def _up_flags(self) -> list[str]:
         flags = ["--remove-orphans"] if self.request.remove_orphans else []

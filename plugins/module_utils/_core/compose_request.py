@@ -21,7 +21,10 @@ from .project_secrets import Mask
 
 @dataclass
 class Request:
-    """What is asked for; the names are those of the module's options. Times are in seconds."""
+    """What is asked for; the names are those of the module's options. Times are in seconds.
+
+    ends_with_us: Compose is killed when this process is, so that whoever repairs what is left works alone.
+    """
 
     project_name: str
     project_src: str
@@ -38,6 +41,7 @@ class Request:
     wait_timeout: float = 300
     stop_timeout: int | None = None
     expected_volumes: Sequence[str] = ()
+    ends_with_us: bool = False
 
     @property
     def mask(self) -> Mask:
@@ -78,4 +82,5 @@ def cli_for(request: Request, directory: str, names: Sequence[str]) -> ComposeCl
         [os.path.join(directory, name) for name in names],
         os.path.join(directory, ENV_NAME) if names else None,
         request.mask,
+        ends_with_us=request.ends_with_us,
     )

@@ -121,6 +121,12 @@ class Engine:
     def inspect_image(self, name: str) -> dict[str, Any]:
         return self._object("GET", f"/images/{name}/json")
 
+    def tag_image(self, image: str, reference: str) -> None:
+        """Have a reference without a digest mean this image."""
+        place, slash, last = reference.rpartition("/")
+        name, _colon, tag = last.partition(":")
+        self._send("POST", f"/images/{image}/tag", params={"repo": place + slash + name, "tag": tag or "latest"})
+
     def registry_digest(self, name: str) -> str:
         """The digest that the registry has now for an image, asked by the engine."""
         return str(self._object("GET", f"/distribution/{name}/json")["Descriptor"]["digest"])

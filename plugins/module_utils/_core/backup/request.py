@@ -79,11 +79,11 @@ class BackupRequest:
                 raise StackError(f"{name} is {seconds:g}; give seconds between 0 and 3600.")
 
 
-def check_project(project: str) -> None:
+def check_project(project: str, option: str = "compose_project") -> None:
     """Raise StackError unless it is a name that Compose allows; it also becomes a directory's name."""
     if not _PROJECT.fullmatch(project):
         raise StackError(
-            f"compose_project is {project!r}; a Compose project's name has lower-case letters, digits, '-' and '_',"
+            f"{option} is {project!r}; a Compose project's name has lower-case letters, digits, '-' and '_',"
             " and starts with a letter or a digit."
         )
 

@@ -133,6 +133,11 @@ def status(found: Mapping[str, Any]) -> str:
     lines.append(
         f"  last drill    {_ago(proven)}" if proven else "  last drill    never ('openmemory-stack drill' makes one)"
     )
+    updated, recovered = found["last"].get("update"), found["last"].get("recovered")
+    if updated:
+        lines.append(f"  last update   {_ago(updated)}: {', '.join(updated['updated'])}")
+    if recovered:
+        lines.append(f"  put right     {_ago(recovered)}: {recovered['message']}")
     left = found["unfinished"]
     if left and left["running"]:
         how = f": {phase_now(found['progress'])}" if (found["progress"] or {}).get("phase") else ""
@@ -177,6 +182,23 @@ def migrate(project: str, result: Mapping[str, Any]) -> str:
         if result.get("memories") is not None:
             lines.append(f"  {result['memories']} memories read back through the API")
     return "\n".join(lines)
+
+
+def update(project: str, result: Mapping[str, Any]) -> str:
+    """What an update has done, or in check mode would do: the result of the module stack_update."""
+    if not result["updated"]:
+        return "\n".join([f"Nothing newer for the stack {project}.", *(result["actions"]), *_warnings(result)])
+    lines = [f"  {action}" for action in result["actions"]]
+    if result["downtime_s"] is None:
+        return "\n".join([f"To be updated in the stack {project}: {', '.join(result['updated'])}", *lines])
+    lines.insert(0, f"Updated in the stack {project}: {', '.join(result['updated'])}")
+    for name in result["updated"]:
+        about = result["services"][name]
+        lines.append(f"{name}: {about['before']['digest'] or about['before']['id']}")
+        lines.append(f"{' ' * len(name)}  became {about['after']['digest'] or about['after']['id']}")
+    lines.append(f"Down for {duration(float(result['downtime_s']))}; {_timings(result['timings'])}")
+    lines += [f"Kept until {_minute(entry['until'])}: {entry['path']}" for entry in result["kept"]]
+    return "\n".join(lines + _warnings(result))
 
 
 def _minute(moment: str) -> str:

@@ -29,14 +29,17 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def dies_with_us() -> Callable[[], None]:
-    """For preexec_fn of a child: the kernel interrupts it when the thread that started it dies, whatever kills that."""
+def dies_with_us(number: int = signal.SIGINT) -> Callable[[], None]:
+    """For preexec_fn of a child: the kernel signals it when the thread that started it dies, whatever kills that.
+
+    number is the signal.
+    """
     import ctypes
 
     library, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
 
     def prepare() -> None:
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+        library.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
 

@@ -22,6 +22,7 @@ from .journal import Journal
 from .lock import OperationLock
 from .places import Places, require_local
 
+_WITHOUT = ("backup", "drill")  # operations that change nothing but what any recovery puts back
 THROWAWAY = "openmemory.stack.throwaway"
 
 
@@ -150,8 +151,15 @@ class _Recovery:
             from ..migrate.departure_undo import undo
         elif operation == "arrival":
             from ..migrate.arrival_undo import undo
-        else:
+        elif operation == "update":
+            from ..update.undo import undo
+        elif operation in _WITHOUT:
             return
+        else:
+            raise StackError(
+                f"{self.places.journal} is of an operation that this version does not know ({operation}); recover with "
+                "the version that began it."
+            )
         if self.check_mode:
             self._say(f"Undone or finished the {operation} that died.")
             return

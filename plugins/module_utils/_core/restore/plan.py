@@ -232,6 +232,6 @@ def require_room(place: str, needed: int) -> None:
     free, _total = free_and_total(place)
     if free is not None and free < needed:
         raise StackError(
-            f"There is no room to restore beside the live data: {show_bytes(needed)} are needed on the file system of "
+            f"There is no room for a copy beside the live data: {show_bytes(needed)} are needed on the file system of "
             f"{place}, {show_bytes(free)} are free, {show_bytes(needed - free)} are missing; make room."
         )

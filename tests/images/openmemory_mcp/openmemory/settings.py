@@ -26,7 +26,7 @@ class Settings:
     @property
     def schema(self) -> int:
         """The database schema that this version of the application works with."""
-        return 2 if self.version == "1.1" else 1
+        return 1 if self.version == "1.0" else 2
 
     @property
     def broken(self) -> bool:

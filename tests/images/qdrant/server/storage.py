@@ -59,6 +59,13 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(draft, path)
 
 
+def refuse_jump(written_by: str, version: str) -> None:
+    """Raise ValueError unless the storage is of the same minor version or the one before."""
+    old, new = (tuple(int(part) for part in text.split(".")[:2]) for text in (written_by, version))
+    if new not in (old, (old[0], old[1] + 1)):
+        raise ValueError(f"storage of {written_by} is not opened by {version}: one minor version at a time")
+
+
 class Collection:
     """One collection. Every call holds its lock: the engine's shard is shared by the server's threads."""
 
@@ -68,7 +75,13 @@ class Collection:
         self.lock = threading.RLock()
         self.dirty = False
         self.config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        written_by = (path / "version.info").read_text()
+        refuse_jump(written_by, version)
         self.shard = engine.EdgeShard.load(str(path / "0"))
+        if written_by != version:
+            draft = path / "version.info.tmp"
+            draft.write_text(version)
+            os.replace(draft, path / "version.info")
 
     @classmethod
     def create(cls, path: Path, version: str, params: dict[str, Any]) -> Collection:
