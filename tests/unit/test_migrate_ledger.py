@@ -153,7 +153,8 @@ def test_what_changed_between_the_look_and_the_end_of_sending_is_sent_again(scen
     assert one.batch(frozen=True).paths == ["file"]
 
 
-def test_what_is_gone_is_sent_as_gone_and_once(scene: Scene) -> None:
+def test_what_is_gone_is_sent_as_gone_each_time(scene: Scene) -> None:
+    """It may have come back right before it was to be removed, and have gone again."""
     one = scene.settled()
     (scene.source / "file").unlink()
     shutil.rmtree(scene.source / "deep/er")
@@ -161,7 +162,16 @@ def test_what_is_gone_is_sent_as_gone_and_once(scene: Scene) -> None:
     assert {"file", "deep/er"} <= set(batch.paths)
     assert "deep/er/inner" not in batch.paths
     one.sent(batch, whole=True)
-    assert set(one.batch(frozen=True).paths) <= {".", "deep"}
+    assert set(one.batch(frozen=True).paths) - {".", "deep"} == {"file", "deep/er"}
+
+
+def test_nothing_vouches_for_what_was_in_a_directory_that_went_and_came_back(scene: Scene) -> None:
+    """It was removed there with all that was in it, and its files look as they did when they were sent."""
+    one = scene.settled()
+    os.rename(scene.source / "deep/er", scene.source / "away")
+    one.sent(one.batch(frozen=True), whole=True)
+    os.rename(scene.source / "away", scene.source / "deep/er")
+    assert "deep/er/inner" in one.batch(frozen=True).paths
 
 
 def test_on_a_file_system_that_is_not_known_the_frozen_pass_sends_all(

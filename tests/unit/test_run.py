@@ -35,8 +35,8 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def phase(name: str, code: str, lab: bool = False) -> gates.Phase:
-    return gates.Phase(name, (sys.executable, "-c", code), lab=lab)
+def phase(name: str, code: str, lab: bool = False, uses: str = "") -> gates.Phase:
+    return gates.Phase(name, (sys.executable, "-c", code), lab, uses)
 
 
 def test_a_failing_phase_shows_its_output_and_fails_the_run(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,21 +48,37 @@ def test_a_failing_phase_shows_its_output_and_fails_the_run(logs: Path, capsys: 
 
 
 def test_a_failing_phase_stops_those_after_it(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = [
-        phase("good", "pass", lab=True),
-        phase("bad", "raise SystemExit(1)", lab=True),
-        phase("never", "pass", lab=True),
-    ]
+    """Those of the lab begin when that is up; it goes down whatever happened."""
+    steps = [phase(name, f"raise SystemExit({name == 'bad'})", True, "hosts") for name in ("good", "bad", "never")]
     monkeypatch.setattr(gates, "phases", lambda: steps)
-    monkeypatch.setattr(gates, "lab", lambda *arguments: phase(f"lab {arguments[0]}", "pass", lab=True))
+    monkeypatch.setattr(gates, "LAB_UP", phase("lab up", "pass"))
+    monkeypatch.setattr(gates, "LAB_DOWN", phase("lab down", "pass"))
     assert gates.main([]) == 1
     assert sorted(path.stem for path in logs.iterdir()) == ["bad", "good", "lab down", "lab up"]
+
+
+def test_nothing_of_the_lab_begins_without_it(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "phases", lambda: [phase("never", "pass", lab=True)])
+    monkeypatch.setattr(gates, "LAB_UP", phase("lab up", "raise SystemExit(1)"))
+    monkeypatch.setattr(gates, "LAB_DOWN", phase("lab down", "pass"))
+    assert gates.main([]) == 1
+    assert sorted(path.stem for path in logs.iterdir()) == ["lab down", "lab up"]
+
+
+def test_phases_that_use_the_same_take_turns(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two fails if the other is at work; a third that uses nothing runs beside one of them."""
+    place = logs / "at-work"
+    alone = f"import os, time; os.mkdir({str(place)!r}); time.sleep(0.5); os.rmdir({str(place)!r})"
+    beside = f"import os, time; time.sleep(0.2); raise SystemExit(not os.path.isdir({str(place)!r}))"
+    steps = [phase("one", alone, uses="it"), phase("other", alone, uses="it"), phase("third", beside)]
+    monkeypatch.setattr(gates, "phases", lambda: steps)
+    assert gates.main([]) == 0
 
 
 def test_a_phase_ends_when_the_time_is_up(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates, "LIMIT_S", 0)
     run = gates.Run()
-    assert run.do(phase("slow", "import time; time.sleep(60)")).code == 124
+    assert run.do(phase("slow", "import time; time.sleep(60)")) == 124
     assert "over its 0 seconds" in (logs / "slow.log").read_text()
 
 
