@@ -61,6 +61,11 @@ options:
     type: list
     elements: str
     default: []
+  state_dir:
+    description:
+      - Directory on the host for what is kept between runs. The mark of a stack that was moved away is looked for there.
+    type: path
+    default: /var/lib/openmemory-stack
 requirements:
   - Docker Compose v2, 2.24 or newer, as a plugin of the docker command
   - Docker SDK for Python
@@ -151,8 +156,11 @@ from ansible_collections.openmemory.stack.plugins.module_utils._compose_options 
 from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_project import Project, Result
 from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_request import Request
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import STATE_DIR
 from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect
 
+OWN = ("state", "pull", "recreate", "remove_orphans", "wait", "wait_timeout", "stop_timeout", "expected_volumes")
+OWN += ("state_dir",)
 STATES = ["present", "created", "restarted", "stopped", "absent"]
 
 
@@ -171,13 +179,14 @@ def argument_spec() -> dict[str, Any]:
         "wait_timeout": {"type": "int", "default": 300},
         "stop_timeout": {"type": "int"},
         "expected_volumes": {"type": "list", "elements": "str", "default": []},
+        "state_dir": {"type": "path", "default": STATE_DIR},
     }
 
 
 def project_of(module: AnsibleModule) -> Project:
     params = module.params
-    own = ("state", "pull", "recreate", "remove_orphans", "wait", "wait_timeout", "stop_timeout", "expected_volumes")
-    request = Request(**project_settings(module), **{name: params[name] for name in own})
+    own = {name: value for name, value in params.items() if name in OWN}
+    request = Request(**project_settings(module), **own)
     return Project(request, partial(connect, module), module.check_mode)
 
 

@@ -217,6 +217,13 @@ put("{url}/points?wait=true", {{"points": {json.dumps(points)}}})
     def move(self, at: str = "", **how: Any) -> Iterator[dict[str, Any]]:
         return self.child({"request": self.prepare(), "at": at, **how})
 
+    def await_end(self) -> None:
+        """Until nothing is left to put right on the source."""
+        end = time.monotonic() + 20
+        while self.source.sh(f"ls {STATE}/{PROJECT}/journal.json 2> /dev/null || true"):
+            assert time.monotonic() < end, "the watcher did not put it right"
+            time.sleep(0.3)
+
     def recover(self) -> str:
         return self.source.sh(f"{COMMAND} recover -p {PROJECT} --state-dir {STATE} 2>&1", check=False)
 

@@ -61,7 +61,7 @@ class Project:
 
     def _deploy(self, start: bool) -> Result:
         request = self.request
-        refuse_retired(Places.of(request.project_name, create=False))
+        refuse_retired(Places.of(request.project_name, request.state_dir, create=False))
         wanted = wanted_files(request.files, {**request.env, **request.secrets}, request.project_name)
         changes = find_changes(request.project_src, wanted)
         with ThreadPoolExecutor(1) as worker, Candidate(request, wanted) as candidate:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .compose_cli import ComposeCli, Connection
+from .operation.places import STATE_DIR
 from .project_env import ENV_NAME
 from .project_files import ProjectFile
 from .project_secrets import Mask
@@ -41,6 +42,7 @@ class Request:
     wait_timeout: float = 300
     stop_timeout: int | None = None
     expected_volumes: Sequence[str] = ()
+    state_dir: str = STATE_DIR
     ends_with_us: bool = False
 
     @property

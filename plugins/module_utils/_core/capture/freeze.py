@@ -42,7 +42,7 @@ class Freeze:
     itself says. Raises StackError on entering if a
     container cannot be paused or stopped, and on leaving if the time inside was not one instant; an error of the body
     is passed on, unless the guard's work explains it. In both cases everything that can run runs again first. hold:
-    seconds that the guard waits before it resumes by itself.
+    seconds that the guard, or a recovery, waits before it resumes by itself.
 
     window: seconds from the first container paused (or stopped) to the last one that runs again.
     quiesced: [{name, how}], how being paused, stopped, was paused or not running.
@@ -93,9 +93,8 @@ class Freeze:
             restarted = self._restarted()  # recover() knows what was paused by when it was started
             if restarted:
                 raise StackError(restarted)
-            self._journal.notes(
-                {"stopped": [_entry(container) for container in stop], "paused": [_entry(c) for c in pause]}
-            )
+            entries = {"stopped": [_entry(container) for container in stop], "paused": [_entry(c) for c in pause]}
+            self._journal.notes({**entries, "hold": self._hold})
             self._begun = time.monotonic()
             for container in reversed(stop):
                 self._stopped.insert(0, container)

@@ -27,6 +27,7 @@ from ..operation.places import Places, require_local
 from ..operation.progress import Progress
 from ..operation.recover import recover
 from ..operation.retired import read_retirement
+from ..operation.watcher import Watcher
 from ..proof import census
 from ..restore.swap import is_hidden
 from ..volumes import PROJECT_LABEL
@@ -73,7 +74,8 @@ def run(request: MigrateRequest, engine: Engine, progress: Progress, check_mode:
         journal = Journal.begin(places, "migrate", request.operation)
         journal.note(KEY, {"stage": MOVING, "request": request.as_json()})
         try:
-            result = _Departure(request, plan, engine, places, progress, journal, key).run()
+            with Watcher(engine, places):
+                result = _Departure(request, plan, engine, places, progress, journal, key).run()
         except InDoubtError:
             raise
         except BaseException as error:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,7 @@ class _Recovery:
         data = self.journal.data if self.journal is not None else {}
         if self.journal is not None and self.journal.same_boot:  # a reboot ends what is paused
             if data.get("paused") and not self.check_mode:
+                time.sleep(float(data.get("hold") or 0.0))  # another host may run what is frozen here
                 await_settled(self.places, str(data.get("id")))
             done = self._resumed_by_guard()
             for container in reversed(data.get("paused") or []):

@@ -34,7 +34,8 @@ class Watcher:
     """Use it as a context manager around what stops containers, with the lock held and the journal begun.
 
     However that ends, also by an exception, the watcher ends with it. Only if this process is gone without a word, it
-    recovers the stack and says so in the system's log and in last.json, under "recovered".
+    recovers the stack and says so in the system's log and in last.json, under "recovered". Nothing else may have been
+    started yet, as a fork has no other thread.
     """
 
     def __init__(self, engine: Engine, places: Places):

@@ -18,6 +18,7 @@ from ..engine import Engine
 from ..errors import StackError
 from ..location import locate
 from ..operation.places import Places
+from ..operation.retired import read_retirement
 from ..repository.restic import Restic
 from ..restore import kept
 from ..restore.crew import Crew
@@ -95,6 +96,12 @@ class PurgePlan:
 
 def make_plan(request: PurgeRequest, engine: Engine, places: Places, operation: str) -> PurgePlan:
     """Find all that goes, and refuse what must not. Raises StackError with what stands in the way; changes nothing."""
+    retirement = read_retirement(places)
+    if request.snapshot == "make" and retirement is not None:
+        raise StackError(
+            f"The stack {request.project} was moved from this host to {retirement.target}, so a snapshot made here "
+            "would be of old data and the newest one; set snapshot: none to remove what is left of it here."
+        )
     state = State(engine)
     project = request.project
     own = [each for each in state.containers if (each.get("Labels") or {}).get(PROJECT_LABEL) == project]

@@ -47,7 +47,7 @@ class UpdateRequest:
     @property
     def deployment(self) -> Request:
         """The project to bring up when all images are there."""
-        return replace(self.compose, pull="never", ends_with_us=True)
+        return replace(self.compose, pull="never", ends_with_us=True, state_dir=self.state_dir)
 
     def check(self) -> None:
         """Raise StackError for what can be seen to be wrong without looking at the host."""

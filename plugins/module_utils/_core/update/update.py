@@ -23,6 +23,7 @@ from ..operation.lock import OperationLock
 from ..operation.places import Places, require_local
 from ..operation.progress import Progress
 from ..operation.recover import recover
+from ..operation.retired import refuse_retired
 from ..operation.watcher import Watcher
 from ..repository.repository import Repository
 from ..restore import kept
@@ -45,6 +46,7 @@ def run(request: UpdateRequest, engine: Engine, progress: Progress, check_mode: 
     request.check()
     require_local(engine)
     places = Places.of(request.project, request.state_dir, create=False)
+    refuse_retired(places)
     repository = open_repository(request.backup(), places) if request.snapshot == "make" else None
     if check_mode:
         return _predict(request, engine, places, repository)
