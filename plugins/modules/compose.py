@@ -63,7 +63,7 @@ options:
     default: []
   state_dir:
     description:
-      - Directory on the host for what is kept between runs. The mark of a stack that was moved away is looked for there.
+      - Directory on the host for what is kept between runs, such as the mark of a stack that was moved away.
     type: path
     default: /var/lib/openmemory-stack
 requirements:

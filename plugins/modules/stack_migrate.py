@@ -22,6 +22,8 @@ description:
     running copies that take writes, whatever dies.
   - The transfer is rsync over SSH, with a key that is made for this one migration, opens nothing but the target's part
     of it, and is removed afterwards.
+  - With O(transport=repository) the stack is stopped, a last snapshot is made of it, and it is retired; the target then
+    restores that snapshot with M(openmemory.stack.volume_restore). It is down for as long as that takes.
   - The playbook C(openmemory.stack.migrate) does all steps on both hosts.
   - While it runs, one line for each phase tells how far it is.
 options:
@@ -34,13 +36,40 @@ options:
     description:
       - V(prepared) looks whether the stack can be moved, and makes the key.
       - V(migrated) moves it to the target, which has been prepared with M(openmemory.stack.stack_migrate_target).
+      - V(returned) lets a stack that was retired here run here again, with its data of then. See first that it does not
+        run on the other host.
       - V(absent) removes keys of migrations that did not come to be.
     type: str
-    choices: [prepared, migrated, absent]
+    choices: [prepared, migrated, returned, absent]
     default: migrated
+  transport:
+    description:
+      - V(ssh) sends the data to the target, V(repository) makes a last snapshot for it.
+    type: str
+    choices: [ssh, repository]
+    default: ssh
+  repository:
+    description:
+      - Where the snapshots are, as restic names it. Needed with O(transport=repository).
+    type: str
+    required: false
+  password_file:
+    description:
+      - File with its password. Needed with O(transport=repository).
+    type: path
+    required: false
+  environment:
+    description:
+      - Environment of restic, for the credentials of its back end. Never shown.
+    type: dict
+    default: {}
+  staging_dir:
+    description:
+      - Directory for the copy that the snapshot is made from; name the one that backups have.
+    type: path
   operation:
     description:
-      - What O(state=prepared) has returned as RV(operation). Needed with O(state=migrated), but in check mode.
+      - What O(state=prepared) has returned as RV(operation). Needed with O(transport=ssh).
     type: str
   target:
     description:
@@ -146,9 +175,13 @@ public_key:
   sample: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI…
 retired:
   description: Where the stack has been moved to, null if it has not been.
-  returned: unless O(state=absent)
+  returned: with O(state=prepared) and O(state=migrated)
   type: dict
   contains:
+    project:
+      description: The Compose project, as it was called here.
+      type: str
+      sample: openmemory
     target:
       description: Name of the other host.
       type: str
@@ -165,6 +198,15 @@ retired:
       description: Name of the migration.
       type: str
       sample: 20261125t021500-5f0c2a
+    snapshot:
+      description: Id of its last snapshot, where it was moved through a repository, else null.
+      type: str
+      sample: null
+snapshot_id:
+  description: Id of the last snapshot, null in check mode.
+  returned: with O(transport=repository)
+  type: str
+  sample: 5f0c2a9be1d24c53a1f0b0a3ce3c3a51d6e4e3c1f2ab7d7a9d80f7e6f5c4b3a2
 volumes:
   description: The volumes on the target, by the name that they have in the project.
   returned: with O(state=migrated)
@@ -228,12 +270,16 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
-from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate import departure, preparation
+from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate import departure, handover, preparation
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.departure_undo import InDoubtError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.request import MigrateRequest, forget_keys
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import STATE_DIR, Places
 from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect, docker_argument_spec
-from ansible_collections.openmemory.stack.plugins.module_utils._repository_options import finish, progress
+from ansible_collections.openmemory.stack.plugins.module_utils._repository_options import (
+    finish,
+    progress,
+    repository_settings,
+)
 
 REQUEST = ("operation", "target", "address", "port", "user", "host_keys", "bwlimit", "freeze_timeout", "wait_timeout")
 
@@ -241,7 +287,12 @@ REQUEST = ("operation", "target", "address", "port", "user", "host_keys", "bwlim
 def argument_spec() -> dict[str, Any]:
     return {
         "compose_project": {"type": "str", "required": True},
-        "state": {"type": "str", "choices": ["prepared", "migrated", "absent"], "default": "migrated"},
+        "state": {"type": "str", "choices": ["prepared", "migrated", "returned", "absent"], "default": "migrated"},
+        "transport": {"type": "str", "choices": ["ssh", "repository"], "default": "ssh"},
+        "repository": {"type": "str"},
+        "password_file": {"type": "path", "no_log": False},
+        "environment": {"type": "dict", "default": {}, "no_log": True},
+        "staging_dir": {"type": "path"},
         "operation": {"type": "str"},
         "target": {"type": "str"},
         "address": {"type": "str"},
@@ -263,6 +314,15 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         return forget(Places.of(project, state_dir, create=False), module.check_mode)
     if params["state"] == "prepared":
         return preparation.prepare(project, state_dir, connect(module), params["target"] or "", module.check_mode)
+    if params["state"] == "returned":
+        return handover.come_back(project, state_dir, connect(module), module.check_mode)
+    if params["transport"] == "repository":
+        asked = {name: params[name] for name in ("target", "staging_dir")}
+        over = handover.HandoverRequest(**repository_settings(module), **asked)
+        return handover.run(over, connect(module), progress(module), module.check_mode)
+    for name in ("operation", "address"):
+        if not params[name]:
+            raise StackError(f"state is migrated and transport ssh, and {name} is missing; give {name}.")
     request = MigrateRequest(project, state_dir=state_dir, **{name: params[name] for name in REQUEST})
     return departure.run(request, connect(module), progress(module), module.check_mode)
 
@@ -275,10 +335,8 @@ def forget(places: Places, check_mode: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    needed = ["operation", "target", "address"]
-    module = AnsibleModule(
-        argument_spec=argument_spec(), required_if=[("state", "migrated", needed)], supports_check_mode=True
-    )
+    needed = [("state", "migrated", ["target"]), ("transport", "repository", ["repository", "password_file"])]
+    module = AnsibleModule(argument_spec=argument_spec(), required_if=needed, supports_check_mode=True)
     try:
         finish(module, run(module))
     except StackError as error:

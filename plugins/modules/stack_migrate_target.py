@@ -27,12 +27,14 @@ options:
   state:
     description:
       - V(present) expects the migration, V(absent) expects none any more and takes the key out.
+      - V(accepted) notes that the stack was taken over from a repository and runs here, so that it is restored once only.
     type: str
-    choices: [present, absent]
+    choices: [present, accepted, absent]
     default: present
   operation:
     description:
-      - Name of the migration, as M(openmemory.stack.stack_migrate) has returned it. Needed with O(state=present).
+      - Name of the migration, as M(openmemory.stack.stack_migrate) has returned it. Needed with O(state=present) and
+        O(state=accepted).
     type: str
   public_key:
     description:
@@ -123,7 +125,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._docker_options i
 def argument_spec() -> dict[str, Any]:
     return {
         "compose_project": {"type": "str", "required": True},
-        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "state": {"type": "str", "choices": ["present", "accepted", "absent"], "default": "present"},
         "operation": {"type": "str"},
         "public_key": {"type": "str", "no_log": False},
         "user": {"type": "str", "default": "root"},
@@ -146,6 +148,11 @@ def present(module: AnsibleModule) -> dict[str, Any]:
     return {"changed": changed, "host_keys": door.host_keys()}
 
 
+def accepted(module: AnsibleModule) -> dict[str, Any]:
+    places = Places.of(module.params["compose_project"], module.params["state_dir"], create=not module.check_mode)
+    return {"changed": door.note_accepted(places, module.params["operation"], module.check_mode)}
+
+
 def absent(module: AnsibleModule) -> dict[str, Any]:
     places = Places.of(module.params["compose_project"], module.params["state_dir"], create=False)
     return {"changed": door.close_door(places, places.project, module.check_mode)}
@@ -154,11 +161,11 @@ def absent(module: AnsibleModule) -> dict[str, Any]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec=argument_spec(),
-        required_if=[("state", "present", ["operation", "public_key"])],
+        required_if=[("state", "present", ["operation", "public_key"]), ("state", "accepted", ["operation"])],
         supports_check_mode=True,
     )
     try:
-        act = present if module.params["state"] == "present" else absent
+        act = {"present": present, "accepted": accepted, "absent": absent}[module.params["state"]]
         module.exit_json(**act(module))
     except StackError as error:
         module.fail_json(msg=str(error))

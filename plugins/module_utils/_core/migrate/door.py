@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from ..engine import DEFAULT_HOST
 from ..errors import StackError
 from ..operation.durable_json import read_json, write_json
+from ..operation.last import read_last, record_last
 from ..operation.places import STATE_DIR, Places
+from .arrival_undo import KEY
 
 COMMAND = "/usr/local/bin/openmemory-stack"
 _MARK = "openmemory-stack-migration-"
@@ -111,6 +113,16 @@ def close_door(places: Places, project: str, check_mode: bool = False) -> bool:
             with suppress(FileNotFoundError):
                 os.unlink(path)
     return revoked or found is not None
+
+
+def note_accepted(places: Places, operation: str, check_mode: bool = False) -> bool:
+    """Keep that a stack was taken over through a repository; False where that is known."""
+    value = {"operation": operation, "accepted": True}
+    if read_last(places).get(KEY) == value:
+        return False
+    if not check_mode:
+        record_last(places, KEY, value)
+    return True
 
 
 def host_keys() -> list[str]:

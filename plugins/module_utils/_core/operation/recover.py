@@ -151,6 +151,8 @@ class _Recovery:
             from ..convert.undo import undo
         elif operation == "migrate":
             from ..migrate.departure_undo import undo
+        elif operation == "handover":
+            from ..migrate.handover import undo
         elif operation == "arrival":
             from ..migrate.arrival_undo import undo
         elif operation == "update":

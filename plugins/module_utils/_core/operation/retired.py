@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import StackError
-from .durable_json import read_json, write_json
+from .durable_json import read_json, sync_directory, write_json
 from .places import Places
 
 
@@ -20,6 +21,7 @@ class Retirement:
     """target is the other host's name, address how it was reached; at is ISO, UTC.
 
     volumes are {key: {name, path, backing}} on the target; policies are the restart policies that the containers had.
+    snapshot is its last one, where it was moved through a repository.
     """
 
     operation: str
@@ -29,6 +31,7 @@ class Retirement:
     at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     volumes: dict[str, Any] = field(default_factory=dict)
     policies: dict[str, Any] = field(default_factory=dict)
+    snapshot: str | None = None
 
     def write(self, places: Places) -> None:
         """Durably, 0600; one of the same migration stays as it is."""
@@ -36,13 +39,15 @@ class Retirement:
         if there is None or there.operation != self.operation:
             write_json(places.retired, {"format": 1, **vars(self)})
 
+    def remove(self, places: Places) -> None:
+        """The stack is here again."""
+        os.unlink(places.retired)
+        sync_directory(os.path.dirname(places.retired))
+
     def as_result(self) -> dict[str, Any]:
         """For people and for modules."""
-        return {
-            "target": self.target,
-            "retired": {"target": self.target, "address": self.address, "at": self.at, "operation": self.operation},
-            "volumes": self.volumes,
-        }
+        told = {name: getattr(self, name) for name in ("project", "target", "address", "at", "operation", "snapshot")}
+        return {"target": self.target, "retired": told, "volumes": self.volumes}
 
 
 def read_retirement(places: Places) -> Retirement | None:
@@ -65,6 +70,6 @@ def refuse_retired(places: Places) -> None:
     if found is not None:
         raise StackError(
             f"The stack {found.project} was moved from this host to {found.target} on {found.at}, and what is here is "
-            f"old; use it there. To have it run here after all, see that it does not run there and remove "
-            f"{places.retired}."
+            "old; use it there. To have it run here after all, see that it does not run there, and run stack_migrate "
+            "with state: returned."
         )
