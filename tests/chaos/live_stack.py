@@ -40,14 +40,25 @@ def images() -> dict[str, str]:
 
 
 class LiveStack:
-    """One project. With places ({volume: host directory}) its volumes are path-backed, else Docker's own."""
+    """One project. With places ({volume: host directory}) its volumes are path-backed, else Docker's own.
 
-    def __init__(self, project: str, directory: Path, port: int, places: Mapping[str, Path] | None = None):
+    cpu_shares: its weight where others want the processor, too (Docker's default is 1024).
+    """
+
+    def __init__(
+        self,
+        project: str,
+        directory: Path,
+        port: int,
+        places: Mapping[str, Path] | None = None,
+        cpu_shares: int = 1024,
+    ):
         self.project = project
         self.directory = directory
         self.port = port
         self.log = directory / "acknowledged.jsonl"
         self.places = dict(places or {})
+        self.cpu_shares = cpu_shares
         directory.mkdir(parents=True, exist_ok=True)
         for place in self.places.values():
             place.mkdir(parents=True, exist_ok=True)
@@ -123,7 +134,8 @@ class LiveStack:
     def _compose(self) -> dict[str, Any]:
         tags = images()
         services: dict[str, dict[str, Any]] = {
-            name: {"image": tag, "volumes": [], "stop_grace_period": "20s"} for name, tag in tags.items()
+            name: {"image": tag, "volumes": [], "stop_grace_period": "20s", "cpu_shares": self.cpu_shares}
+            for name, tag in tags.items()
         }
         for volume, (service, place) in MOUNTS.items():
             services[service]["volumes"].append(f"{volume}:{place}")

@@ -37,10 +37,10 @@ PROJECT = "omload"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LiveStack]:
-    made = LiveStack(PROJECT, ROOT / "stack", 28790)
-    made.down()
+    LiveStack(PROJECT, ROOT / "stack", 28790).down()
     shutil.rmtree(ROOT, ignore_errors=True)
-    made = LiveStack(PROJECT, ROOT / "stack", 28790)
+    # the writer takes all that it gets, and other tests run beside
+    made = LiveStack(PROJECT, ROOT / "stack", 28790, cpu_shares=128)
     made.up()
     made.write(200)
     yield made
