@@ -49,33 +49,20 @@ def send(
     the storage driver has attributes of its own. bwlimit is in KiB per second, 0 for none. Raises StackError
     with rsync's own reason, and where frozen also for what could not be read.
     """
-    command = ["rsync", *_OPTIONS, _EXACT, *_SHOWN, f"--rsh={shlex.join(shell)}"]
-    if layer:
-        command += _LAYER
+    command = ["rsync", *_OPTIONS, _EXACT, *_SHOWN, f"--rsh={shlex.join(shell)}", *(_LAYER if layer else [])]
     if bwlimit:
         command.append(f"--bwlimit={bwlimit}")
-    with tempfile.TemporaryFile() as names, tempfile.TemporaryFile() as errors:
-        names.write(b"\0".join(b"./" + os.fsencode(path) for path in batch.paths))
-        names.seek(0)
-        try:
-            with subprocess.Popen(
-                [*command, f"{source}/", f"target::{module}/"],
-                stdin=names,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, "LC_ALL": "C"},
-                preexec_fn=dies_with_us(),
-            ) as running:
-                _follow(running, on_bytes)
-            code = running.returncode
-        except FileNotFoundError as error:
-            raise StackError("There is no rsync on this host; install it.") from error
-        if code == 0 or (code == _VANISHED and not frozen):
-            return True
-        if code in (_PARTIAL, _ENDED) and not frozen:  # what could not be read may be gone again, or is read next time
-            return False
-        errors.seek(0)
-        raise StackError(f"{source} could not be sent: {_reason(errors.read().decode('utf-8', 'replace'), code)}.")
+    names = b"\0".join(b"./" + os.fsencode(path) for path in batch.paths)
+    code, errors = _run([*command, f"{source}/", f"target::{module}/"], names, on_bytes)
+    if (
+        code == _PARTIAL and frozen
+    ):  # seen where a file there is a directory here: rsync asks for its ACL
+        code, errors = _run([*command, f"{source}/", f"target::{module}/"], names, on_bytes)
+    if code == 0 or (code == _VANISHED and not frozen):
+        return True
+    if code in (_PARTIAL, _ENDED) and not frozen:  # what could not be read may be gone again, or is read next time
+        return False
+    raise StackError(f"{source} could not be sent: {_reason(errors, code)}.")
 
 
 def sweep(source: str, module: str, shell: Sequence[str], *, excluded: Iterable[str] = (), layer: bool = False) -> None:
@@ -87,17 +74,35 @@ def sweep(source: str, module: str, shell: Sequence[str], *, excluded: Iterable[
     """
     command = ["rsync", "-aHAXS", "--numeric-ids", "--delete", "--force", _EXACT, f"--rsh={shlex.join(shell)}"]
     command += [f"--exclude=/{name}" for name in sorted(excluded)] + (_LAYER if layer else [])
-    done = subprocess.run(
-        [*command, f"{source}/", f"target::{module}/"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        env={**os.environ, "LC_ALL": "C"},
-        preexec_fn=dies_with_us(),
-    )
-    if done.returncode:
-        reason = _reason(done.stderr.decode("utf-8", "replace"), done.returncode)
-        raise StackError(f"{source} could not be sent: {reason}.")
+    for _attempt in range(2):
+        code, errors = _run([*command, *_SHOWN, f"{source}/", f"target::{module}/"])
+        if code != _PARTIAL:
+            break
+    if code:
+        raise StackError(f"{source} could not be sent: {_reason(errors, code)}.")
+
+
+def _run(
+    command: Sequence[str], names: bytes = b"", on_bytes: Callable[[int], None] = lambda _count: None
+) -> tuple[int, str]:
+    """rsync's exit code and what it says of errors."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as errors:
+        given.write(names)
+        given.seek(0)
+        try:
+            with subprocess.Popen(
+                command,
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "LC_ALL": "C"},
+                preexec_fn=dies_with_us(),
+            ) as running:
+                _follow(running, on_bytes)
+        except FileNotFoundError as error:
+            raise StackError("There is no rsync on this host; install it.") from error
+        errors.seek(0)
+        return running.returncode, errors.read().decode("utf-8", "replace")
 
 
 def _follow(running: subprocess.Popen[bytes], on_bytes: Callable[[int], None]) -> None:
