@@ -172,13 +172,13 @@ class _Convert:
         self._phase("stop")
         begun = time.monotonic()
         plan.crew.stop(self.journal, self.request.stop_timeout)
-        refuse_active([one.source for one in plan.conversions], self.engine)
+        refuse_active([one.source for one in plan.conversions], self.engine, "conversion")
         self._phase("settle")
         started = self._started()
         if self.moving:
             standby.settle()
             self._check()
-        refuse_active([one.source for one in plan.conversions], self.engine)
+        refuse_active([one.source for one in plan.conversions], self.engine, "conversion")
         if self._started() != started:
             raise StackError("A container was started on the old place while the last of it was copied; try again.")
         changes = [self._redefinition(one) for one in plan.conversions]

@@ -74,10 +74,12 @@ class Journal:
 
     def notes(self, values: dict[str, Any]) -> None:
         """Keep several values with one write to disk; see note()."""
+        changed = {}
         for key, value in values.items():
             there = self.data.get(key)
-            self.data[key] = {**there, **value} if isinstance(there, dict) and isinstance(value, dict) else value
-        self._write()
+            changed[key] = {**there, **value} if isinstance(there, dict) and isinstance(value, dict) else value
+        write_json(self.path, {**self.data, **changed})
+        self.data.update(changed)  # only now: what could not be written must not be believed either
 
     def add(self, key: str, *items: Any) -> None:
         """Append to a list; "throwaway.containers" is the list containers in the dictionary throwaway."""

@@ -22,6 +22,7 @@ from ..engine import Engine
 from ..errors import BusyError, StackError
 from .journal import Journal
 from .last import record_last
+from .lock import OperationLock
 from .places import Places
 from .recover import recover
 
@@ -33,9 +34,9 @@ _WAIT_S = 0.2
 class Watcher:
     """Use it as a context manager around what stops containers, with the lock held and the journal begun.
 
-    However that ends, also by an exception, the watcher ends with it. Only if this process is gone without a word, it
-    recovers the stack and says so in the system's log and in last.json, under "recovered". Nothing else may have been
-    started yet, as a fork has no other thread.
+    However that ends, also by an exception, the watcher ends with it if the journal is gone. If that is still there, or
+    this process is gone without a word, it recovers the stack as soon as the lock is free, and says so in the system's
+    log and in last.json, under "recovered". Nothing else may have been started yet, as a fork has no other thread.
     """
 
     def __init__(self, engine: Engine, places: Places):
@@ -43,6 +44,7 @@ class Watcher:
         self._places = places
         self._pipe = -1
         self._child = 0
+        self._said = ""
 
     def __enter__(self) -> Watcher:
         reading, self._pipe = os.pipe()  # not inherited by commands that we run, only by the fork
@@ -60,6 +62,9 @@ class Watcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if os.path.exists(self._places.journal):  # whoever took it back failed, or comes after us
+            os.close(self._pipe)
+            return  # it needs the lock that we hold, so it is not waited for
         with suppress(OSError):  # somebody has killed it
             os.write(self._pipe, _DONE)
         os.close(self._pipe)
@@ -89,7 +94,11 @@ class Watcher:
         if journal is None:
             return
         what = f"The {journal.data['operation']} of the stack {self._places.project} died in {journal.data['phase']}."
-        _say(f"{what} It is put right now.")
+        with OperationLock(self._places, "recover"):  # raises BusyError, and nothing is said, while others have it
+            pass
+        if what != self._said:  # once, however often it is tried
+            _say(f"{what} It is put right now.")
+        self._said = what
         said = recover(Engine.connect(self._docker_host), self._places)
         _say(" ".join([what, *said]))
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -17,7 +17,8 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import StackError
@@ -91,6 +92,16 @@ class Service:
             raise UnansweredError(f"{self.name} does not answer on its port {self._port} ({error}).") from error
 
 
+@contextmanager
+def shaped(name: str) -> Iterator[None]:
+    """Raise AnswerError where what a service answers is not of the shape that is read inside."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise AnswerError(f"{name} answers in a shape that is not known here ({_short(what)}).") from error
+
+
 def socket_of(pid: int) -> socket.socket:
     """A new TCP socket in the network namespace of a process. Needs root unless it is our own; raises OSError."""
     if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
@@ -160,14 +171,17 @@ class Neo4j:
             answer = json.loads(text)
         except ValueError:
             answer = {}
-        errors = answer.get("errors") or []
-        if errors:
-            self._refuse(status, str(errors[0].get("code", "")), str(errors[0].get("message", "")))
+        with shaped(self.service.name):
+            first = (answer.get("errors") or [None])[0]
+            problem = (str(first.get("code", "")), str(first.get("message", ""))) if first is not None else None
+        if problem:
+            self._refuse(status, *problem)
         if status in (401, 403) or not 200 <= status < 300:
             self._refuse(status, str(status), text)
-        if "results" in answer:
-            return [row["row"] for result in answer["results"] for row in result["data"]]
-        return list(answer["data"]["values"])
+        with shaped(self.service.name):
+            if "results" in answer:
+                return [row["row"] for result in answer["results"] for row in result["data"]]
+            return list(answer["data"]["values"])
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         if status in (401, 403) or code.startswith("Neo.ClientError.Security"):

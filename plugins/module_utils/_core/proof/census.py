@@ -70,11 +70,12 @@ def count(kind: str, inspected: Mapping[str, Any]) -> Census:
 
 def count_qdrant(service: asking.Service) -> Census:
     """{"collections": {name: points}}, counted exactly."""
-    names = sorted(one["name"] for one in service.ask("GET", "/collections")["result"]["collections"])
     counts = {}
-    for name in names:
-        path = f"/collections/{quote(name, safe='')}/points/count"
-        counts[name] = int(service.ask("POST", path, {"exact": True}, _COUNT_TIMEOUT)["result"]["count"])
+    with asking.shaped(service.name):
+        names = sorted(str(one["name"]) for one in service.ask("GET", "/collections")["result"]["collections"])
+        for name in names:
+            path = f"/collections/{quote(name, safe='')}/points/count"
+            counts[name] = int(service.ask("POST", path, {"exact": True}, _COUNT_TIMEOUT)["result"]["count"])
     return {"collections": counts}
 
 
@@ -83,8 +84,10 @@ def count_neo4j(graph: asking.Neo4j, database: str = "neo4j") -> Census:
 
     One query, as the first ones after a start cost half a second each.
     """
-    found = {str(what): int(number) for what, number in graph.run(_BOTH, database=database, timeout=_COUNT_TIMEOUT)}
-    return {"nodes": found["nodes"], "relationships": found["relationships"]}
+    rows = graph.run(_BOTH, database=database, timeout=_COUNT_TIMEOUT)
+    with asking.shaped(graph.service.name):
+        found = {str(what): int(number) for what, number in rows}
+        return {"nodes": found["nodes"], "relationships": found["relationships"]}
 
 
 def between(before: Mapping[str, Census | None], after: Mapping[str, Census | None]) -> dict[str, Census | None]:

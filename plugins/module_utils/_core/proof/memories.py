@@ -113,8 +113,9 @@ def _memories_of(service: ask.Service, user: str, most_pages: int) -> tuple[int,
         problem = _failure(answer)
         if problem:
             raise StackError(f"OpenMemory does not give the memories of the user {user}: {problem}")
-        total = int(answer["total"])
-        found |= {_normal(item["id"]) for item in answer["items"]}
+        with ask.shaped(service.name):
+            total = int(answer["total"])
+            found |= {_normal(item["id"]) for item in answer["items"]}
         if page * _PAGE >= total:
             break
     return total, found

@@ -41,10 +41,19 @@ class Crew:
     def names(self) -> list[str]:
         return [self.name(identity) for identity in self.ids]
 
-    def stop(self, journal: Journal, stop_timeout: int | None = None) -> None:
-        """Stop them, dependents first; the journal knows all of them before the first one stops."""
+    def stop(
+        self,
+        journal: Journal,
+        stop_timeout: int | None = None,
+        before: Callable[[Sequence[str]], None] = lambda _identities: None,
+    ) -> None:
+        """Stop them, dependents first; the journal knows all of them before the first one stops.
+
+        before is called with the ids of each level when all that depend on it have stopped.
+        """
         journal.note("stopped", [{"id": identity, "name": self.name(identity)} for identity in self.ids])
         for level in reversed(self.levels):
+            before(level)
             self._each(level, lambda identity: self._stop(identity, stop_timeout))
 
     def _stop(self, identity: str, stop_timeout: int | None) -> None:

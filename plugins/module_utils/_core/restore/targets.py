@@ -251,16 +251,18 @@ def refuse_foreign(target: Target, project: str) -> None:
             )
 
 
-def refuse_active(targets: Sequence[Target], engine: Engine) -> None:
+def refuse_active(targets: Sequence[Target], engine: Engine, operation: str = "restore") -> None:
     """Raise StackError where a container uses a target now; for when all of the plan's have been stopped.
 
-    One that was started or made since the plan would go on writing to the old data after the swap.
+    One that was started or made since the plan would go on writing to the old data after the swap. operation is what is
+    under way, for people.
     """
     state = State(engine)
     for target in targets:
         for user in users_of(target.name, target.path, state):
             if user["State"] in ACTIVE and engine.is_active(user["Id"]):
                 raise StackError(
-                    f"The container {container_name(user)} was started on the volume {target.name} while the restore "
-                    "was under way, so nothing was put in place; stop it, or restore again with it running."
+                    f"The container {container_name(user)} was started on the volume {target.name} while the "
+                    f"{operation} was under way, so nothing was put in place; stop it, or repeat the {operation} with "
+                    "it running."
                 )

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
+from ..capture.refusals import refuse_project
 from ..compose_containers import project_containers
 from ..compose_project import Project
 from ..compose_stamp import STAMP_NAME
-from ..engine import Engine
+from ..engine import ACTIVE, Engine
 from ..errors import NotFoundError, StackError
 from ..moving import rebuild
 from ..moving.standby import Copy, Standby
@@ -32,6 +33,7 @@ from ..proof.volume_keys import StoreContainer, stores_of
 from ..restore.swap import Move, Root, Swap
 from ..restore.targets import Target, refuse_active
 from ..restore.verdict import at_least
+from ..state import State
 from ..stores import sqlite
 from . import files
 from .plan import UpdatePlan
@@ -42,6 +44,7 @@ from .undo import finish
 _DAY = 86400.0
 _STEP_STOP_S = 120
 _LOST = "lost+found"
+_POLL_S = 0.5
 
 
 class Exchange:
@@ -67,6 +70,7 @@ class Exchange:
         self.diff: list[dict[str, str]] = []
         self._expected: dict[str, Any] = {}
         self._owners: dict[str, set[str]] = {}
+        self._ran: dict[str, str] = {}  # {id: when it was started} of what runs right before the stop
         self._standby: Standby
 
     def copy(self) -> None:
@@ -101,6 +105,7 @@ class Exchange:
                 f"{' '.join(notes)} So nobody could say afterwards whether the update lost data; repair that first."
             )
         self._standby.catch_up()
+        self._standby.sync()  # so that little of it is left for the time in which all stands still
 
     def run(self) -> float:
         """Stop, the rest of the copy, the new containers; the seconds from the first stop to the last health.
@@ -111,13 +116,14 @@ class Exchange:
         self._again()
         self._phase("stop")
         begun = time.monotonic()
-        plan.crew.stop(self.journal, self.request.compose.stop_timeout)
-        refuse_active(plan.targets, self.engine)
+        plan.crew.stop(self.journal, self.request.compose.stop_timeout, self._count_again)
+        refuse_active(plan.targets, self.engine, "update")
         self._phase("settle")
         started = self._started()
         self._standby.settle()
+        self._standby.sync()  # before anything new writes, as the copies are all that is left of before then
         self._check()
-        refuse_active(plan.targets, self.engine)
+        refuse_active(plan.targets, self.engine, "update")
         if self._started() != started:
             raise StackError("A container was started while the last of the data was copied; try again.")
         record.swaps = [self._swap_of(target) for target in plan.targets]
@@ -133,8 +139,8 @@ class Exchange:
         self.actions, self.diff = found.actions, found.diff
         downtime = time.monotonic() - begun
         self._phase("prove")
-        self._standby.sync()  # before the copies are relied on, and not while all stands still
         self._prove()
+        self._start_rest()
         return downtime
 
     def accept(self) -> None:
@@ -154,12 +160,34 @@ class Exchange:
         except StackError as error:
             self.plan.warnings.append(f"The stack was updated, but the record of it was not kept: {error}")
 
+    def _count_again(self, identities: Sequence[str]) -> None:
+        """The stores among those that stop next: what clients deleted since the first census is no loss."""
+        stopping = [one for one in self.plan.crew.inspect() if one["Id"] in identities]
+        found = census.ask(self.engine, stopping, self.plan.keys)
+        self._expected.update({key: value for key, value in found.items() if value is not None})
+
+    def _start_rest(self) -> None:
+        """What we stopped and Compose did not start: of an inactive profile, an orphan, a one-off."""
+        for one in self.journal.data.get("stopped") or ():
+            try:
+                found = self.engine.inspect_container(one["id"])["State"]
+            except NotFoundError:  # made anew by Compose
+                continue
+            # a job that ended by itself, before the stop or since Compose started it, is not run once more
+            if found["Status"] in ACTIVE or self._ran.get(one["id"]) != found["StartedAt"]:
+                continue
+            try:
+                self.engine.start(one["id"])
+            except StackError as error:
+                raise StackError(f"The container {one['name']} was stopped and does not start: {error}") from error
+
     def _again(self) -> None:
         """The containers are as planned, and the engine would make them again, before anything stops."""
         try:
             found = [self.engine.inspect_container(one.id) for one in self.plan.recipes]
         except NotFoundError as error:
             raise StackError("A container was removed or made anew while the data was copied; try again.") from error
+        self._ran = {about["Id"]: about["State"]["StartedAt"] for about in found if about["State"]["Status"] in ACTIVE}
         if any(about["State"]["Status"] == "paused" for about in found):
             raise StackError("A container was paused while the data was copied; resume it, then update.")
         rebuild.rehearse(self.engine, self.journal, self.plan.recipes)
@@ -206,17 +234,43 @@ class Exchange:
         self._compare({store.key: self._expected[store.key]}, {store.key: found})
 
     def _prove(self) -> None:
-        running = [
-            self.engine.inspect_container(one["Id"]) for one in project_containers(self.engine, self.request.project)
-        ]
-        self._compare(self._expected, census.ask(self.engine, running, self.plan.keys))
+        state = State(self.engine)
+        running = {one["Id"]: one for one in self._running()}
+        refuse_project(self.request.project, state, list(state.volumes), running)
+        self._compare(self._expected, self._ask())
         if not self._owners:
             return
-        for store in stores_of(self.engine, running, self.plan.keys):
+        read = False
+        for store in stores_of(self.engine, self._running(), self.plan.keys):
             service = memories.service_of(store.inspected) if store.kind == sqlite.KIND else None
             if service is not None:
                 _read, problems = memories.read_back(service, self._owners, at_least=True)
                 self._refuse_loss(problems)
+                read = True
+        if read:
+            return
+        unread = "No running OpenMemory has its database on the volume of before, so no memory was read back"
+        before = stores_of(self.engine, self.plan.containers, self.plan.keys)
+        if any(store.kind == sqlite.KIND for store in before):
+            raise StackError(f"{unread}; mount that volume where the new version keeps its database.")
+        self.plan.warnings.append(f"{unread}; the container of before was not known as OpenMemory's either.")
+
+    def _running(self) -> list[dict[str, Any]]:
+        containers = project_containers(self.engine, self.request.project)
+        return [self.engine.inspect_container(one["Id"]) for one in containers]
+
+    def _ask(self) -> dict[str, Any]:
+        """The census of all that was counted before; a store that cannot be asked yet has lost nothing."""
+        deadline = time.monotonic() + self.request.compose.wait_timeout
+        while True:
+            notes: list[str] = []
+            found = census.ask(self.engine, self._running(), self.plan.keys, notes)
+            unasked = sorted(key for key in self._expected if found.get(key) is None)
+            if not unasked:
+                return found
+            if time.monotonic() > deadline:
+                raise StackError(f"What {', '.join(unasked)} holds now could not be asked. {' '.join(notes)}".strip())
+            time.sleep(_POLL_S)
 
     def _compare(self, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         self._refuse_loss(census.compare({key: at_least(value) for key, value in expected.items()}, found))

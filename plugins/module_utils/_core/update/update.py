@@ -89,7 +89,8 @@ def _watched(update: _Update) -> dict[str, Any] | None:
 
 def _deploy(plan: UpdatePlan, engine: Engine, check_mode: bool = False) -> dict[str, Any]:
     """Nothing is newer: what else the files ask for is done as any deployment does it, which mostly is nothing."""
-    found = Project(plan.request.deployment, lambda: engine, check_mode).present()
+    alone = replace(plan.request.deployment, ends_with_us=False)  # no watcher would go on where Compose is killed
+    found = Project(alone, lambda: engine, check_mode).present()
     return {**_result(plan), "changed": found.changed, "actions": found.actions, "diff": found.diff}
 
 
@@ -108,17 +109,28 @@ def _predict(request: UpdateRequest, engine: Engine, places: Places, repository:
             return {**_result(plan), "changed": project.result.changed, "actions": project.result.actions}
         return _deploy(plan, engine, check_mode=True)
     _check_repository(repository)
-    plan.services = [with_steps(service, lambda one: _ask_for(engine, one)) for service in plan.services]
+    plan.services = [
+        with_steps(service, lambda one: _ask_for(engine, one, request.compose.pull)) for service in plan.services
+    ]
     project.present()
     result = _result(plan)
     return {**result, "actions": [*plan.actions, *project.result.actions], "diff": [*project.result.diff, _diff(plan)]}
 
 
-def _ask_for(engine: Engine, reference: str) -> None:
+def _ask_for(engine: Engine, reference: str, pull: str) -> None:
+    if not _is_here(engine, reference, pull):
+        engine.registry_digest(reference)
+
+
+def _is_here(engine: Engine, reference: str, pull: str) -> bool:
+    """Whether this host has an image; raises StackError where it does not, and must not get it."""
     try:
         engine.inspect_image(reference)
     except NotFoundError:
-        engine.registry_digest(reference)
+        if pull == "never":
+            raise StackError("it is not on this host, and pull is never") from None
+        return False
+    return True
 
 
 def _check_repository(repository: Repository | None) -> None:
@@ -240,7 +252,7 @@ class _Update:
                         said += self._bring_copies()
                         unhealthy = self._start()
             recover(self.engine, self.places, lock_held=True)
-        except StackError as second:
+        except (StackError, OSError) as second:
             raise StackError(
                 f"{error} It could not be taken back: {second} Run openmemory-stack recover when that is repaired."
             ) from error
@@ -293,11 +305,7 @@ class _Update:
         return replace(one, body={**one.body, "Image": name}) if same else one
 
     def _have(self, reference: str) -> None:
-        try:
-            self.engine.inspect_image(reference)
-        except NotFoundError:
-            if self.request.compose.pull == "never":
-                raise StackError("it is not on this host, and pull is never") from None
+        if not _is_here(self.engine, reference, self.request.compose.pull):
             self.project.pull_one(reference)
 
     def _phase(self, name: str) -> None:
