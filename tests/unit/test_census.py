@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.proof import ask, census, ids, login
+from ansible_collections.openmemory.stack.plugins.module_utils._core.proof import ask, census, ids, login, memories
 from ansible_collections.openmemory.stack.plugins.module_utils._core.proof.volume_keys import stores_of
 
 Q, N, S = {"collections": {"mem": 5}}, {"nodes": 6, "relationships": 5}, {"tables": {"memories": 5, "users": 1}}
@@ -220,3 +220,38 @@ def test_the_volume_that_covers_the_data_is_the_stores() -> None:
     assert (store.key, store.destination, store.kind, store.name) == ("n", "/qdrant/storage", "qdrant", "it")
     misplaced = container("qdrant/qdrant", "om_q", "/mem0/storage", [])
     assert stores_of(Volumes(), [misplaced]) == []
+
+
+QDRANT = ("qdrant/qdrant", "q", "/qdrant/storage", "QDRANT__SERVICE__HTTP_PORT=")
+NEO4J = ("neo4j", "n", "/data", "NEO4J_server_http_listen__address=:")
+
+
+@pytest.mark.parametrize(
+    ("kind", "about", "path", "answer"),
+    [
+        ("qdrant", QDRANT, "/collections", {"result": []}),
+        ("qdrant", QDRANT, "/collections", ["a"]),
+        ("qdrant", QDRANT, "/collections", {"result": {"collections": [{"id": 1}]}}),
+        ("neo4j", NEO4J, "/db/neo4j/query/v2", {"rows": []}),
+        ("neo4j", NEO4J, "/db/neo4j/query/v2", ["a"]),
+        ("neo4j", NEO4J, "/db/neo4j/query/v2", {"data": {"values": [["nodes", 1]]}}),
+        ("neo4j", NEO4J, "/db/neo4j/query/v2", {"data": {"values": [[1]]}}),
+        ("neo4j", NEO4J, "/db/neo4j/query/v2", {"errors": ["a"]}),
+    ],
+)
+def test_an_answer_of_another_shape_is_a_sentence(
+    stub: Any, kind: str, about: tuple[str, str, str, str], path: str, answer: Any
+) -> None:
+    image, volume, destination, setting = about
+    stub.answers = {path: (200, answer)}
+    inspected = container(image, volume, destination, [f"{setting}{stub.port}"])
+    with pytest.raises(ask.AnswerError, match="in it answers in a shape that is not known here"):
+        census.count(kind, inspected)
+
+
+@pytest.mark.parametrize("answer", [{"items": []}, {"total": "x", "items": []}, {"total": 1, "items": [{"key": 1}]}])
+def test_memories_of_another_shape_are_a_sentence(stub: Any, answer: Any) -> None:
+    stub.answers = {"/api/v1/memories/?user_id=alice&page=1&size=100": (200, answer)}
+    service = ask.Service("OpenMemory in it", os.getpid(), stub.port)
+    with pytest.raises(ask.AnswerError, match="OpenMemory in it answers in a shape that is not known here"):
+        memories.read_back(service, {"alice": {"1"}})

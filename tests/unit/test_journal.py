@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import NotFoundError, StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation import journal as journaling
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.durable_json import write_json
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
@@ -250,3 +251,22 @@ def test_an_engine_elsewhere_is_refused(places: Places) -> None:
     docker.is_local, docker.docker_host = False, "ssh://elsewhere"
     with pytest.raises(StackError, match="docker_host ssh://elsewhere is not a socket of this host"):
         recover(docker, places)
+
+
+def test_what_could_not_be_written_is_not_believed(places: Places, journal: Journal, monkeypatch: Any) -> None:
+    journal.note("update", {"stage": "replacing"})
+    data = journal.data  # whoever recovers holds on to it
+
+    def full(*_: Any) -> None:
+        raise StackError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journaling, "write_json", full)
+        with pytest.raises(StackError, match="no room"):
+            journal.notes({"update": {"stage": "accepted"}, "stopped": []})
+    assert (journal.data["update"], "stopped" in journal.data) == ({"stage": "replacing"}, False)
+    journal.notes({"stopped": []})
+    found = Journal.load(places)
+    assert found is not None
+    assert found.data == data
+    assert data["update"] == {"stage": "replacing"}
