@@ -74,6 +74,7 @@ def die(home: Updated, step: str, monkeypatch: pytest.MonkeyPatch, images: dict[
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, dies)
         patch.setattr(update._Update, "take_back", lambda *_: None)
+        patch.setattr(Watcher, "_watch", lambda *_: None)  # it would be the first to recover
         with pytest.raises(DiedError):
             home.update(images)
 
@@ -125,11 +126,12 @@ def test_a_death_in_the_way_back_is_gone_on_with(home: Updated, monkeypatch: pyt
     assert {entry.swap.key for entry in kept.load(home.places)} == {"data", "place", "disk"}
 
 
+def interrupted(_project: Project) -> None:
+    raise KeyboardInterrupt
+
+
 def test_ctrl_c_takes_it_back(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
     before = home.trees()
-
-    def interrupted(_project: Project) -> None:
-        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(Project, "present", interrupted)
@@ -205,6 +207,28 @@ def test_killed_with_its_watcher_the_next_run_undoes_it(home: Updated) -> None:
     assert os.path.exists(home.places.journal)
     assert any("update that died" in action for action in home.update({})["actions"])
     assert (home.running(), home.trees()) == (BOTH, before)
+
+
+def test_where_the_way_back_fails_the_watcher_goes_on(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody runs anything: it needs the lock of the run that failed, and gets it when that has ended."""
+    before = home.trees()
+    (home.state / PROJECT / "last.json").unlink(missing_ok=True)
+    mine, real = os.getpid(), rebuild.make_all
+
+    def full(*arguments: Any) -> Any:
+        if os.getpid() == mine:
+            raise OSError(28, "No space left on device")
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rebuild, "make_all", full)
+        patch.setattr(Project, "present", interrupted)
+        with pytest.raises(StackError, match="It could not be taken back: .*No space left on device"):
+            home.update(NEW)
+    wait_for_the_lock(home)
+    assert (home.running(), home.trees()) == (BOTH, before)
+    assert read_last(home.places)["recovered"]["message"].startswith("The update of the stack omupd died in ")
+    assert recover(home.engine, home.places) == []
 
 
 def wait_for_the_lock(home: Updated) -> None:
