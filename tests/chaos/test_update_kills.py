@@ -223,7 +223,7 @@ def test_where_the_way_back_fails_the_watcher_goes_on(home: Updated, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(rebuild, "make_all", full)
         patch.setattr(Project, "present", interrupted)
-        with pytest.raises(StackError, match="It could not be taken back: .*No space left on device"):
+        with pytest.raises(StackError, match=r"It could not be taken back: .*No space left on device"):
             home.update(NEW)
     wait_for_the_lock(home)
     assert (home.running(), home.trees()) == (BOTH, before)
