@@ -246,6 +246,24 @@ def test_a_tag_that_moved_means_the_old_image_again(home: Updated, monkeypatch: 
     assert home.inspected()["app"]["Image"] != old
 
 
+def test_a_tag_that_had_moved_before_still_names_the_container(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an id alone nobody would know the store that it is; and what was pulled or loaded keeps its tag."""
+    moving = f"{APP}:latest"
+    home.client.tag(f"{APP}:1.0", APP, "latest")
+    home.deploy(app=moving)
+    old = home.image(moving)
+    home.client.tag(f"{APP}:1.1", APP, "latest")
+    with monkeypatch.context() as patch:
+        unhealthy(home, patch, write)
+        with pytest.raises(StackError, match="taken back"):
+            home.update({"app": moving})
+    assert home.running()["app"] == moving
+    assert home.inspected()["app"]["Image"] == old
+    assert home.image(moving) == home.image(f"{APP}:1.1")
+    home.forget()
+    assert home.update({"app": moving})["updated"] == ["app"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "asked", "said"),
     [

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.compose_request import Request
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import ACTIVE
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import NotFoundError, StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.moving.rebuild import Recipe
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.crew import Crew
 from ansible_collections.openmemory.stack.plugins.module_utils._core.update import exchange, update
 from ansible_collections.openmemory.stack.plugins.module_utils._core.update.record import KEY, REPLACING, Record
@@ -276,3 +277,27 @@ def test_without_a_watcher_compose_does_not_end_with_us(monkeypatch: pytest.Monk
     plan: Any = SimpleNamespace(request=request, services=[], newer=[], actions=[], warnings=[])
     update._deploy(plan, SimpleNamespace())  # type: ignore[arg-type]
     assert asked == [False]
+
+
+@pytest.mark.parametrize(
+    ("name", "tags", "image", "names"),
+    [
+        ("q:1", {"q:1": "old"}, "q:1", {}),
+        ("q:1", {"q:1": "other"}, "q:1", {"q:1": "old"}),
+        ("q:1", {}, "q:1", {"q:1": "old"}),
+        ("q@sha256:1", {}, "old", {}),
+        ("0123456789ab", {}, "old", {}),
+    ],
+)
+def test_by_which_name_a_container_is_made_again(
+    name: str, tags: dict[str, str], image: str, names: dict[str, str]
+) -> None:
+    one = Recipe("c", "om-q-1", {"Image": "old"})
+    me: Any = SimpleNamespace(
+        plan=SimpleNamespace(containers={"c": {"Config": {"Image": name}, "Image": "old"}}),
+        record=Record("u1", "/state", tags=tags),
+        engine=SimpleNamespace(inspect_image=lambda _: {"Id": "new"}),
+    )
+    assert update._Update._named(me, one).body["Image"] == image
+    assert me.record.names == names
+    assert not names or me.record.tags["q:1"] != "old"  # what the tag means comes back afterwards

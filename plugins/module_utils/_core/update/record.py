@@ -24,9 +24,10 @@ TAKEN_BACK = "taken back"
 class Record:
     """One update under way.
 
-    tags are {reference: id of the image that it meant before the pull}; recipes the containers of before; swaps lead
-    from the live data back to the copies beside it; beside are our directories. touched is {volume's key: kind of its
-    store} where a newer image wrote. files is {path: name of its copy in saved, None: there was no such file}.
+    tags are {reference: id of the image that it meant before the pull}; names are {reference: id of the image that a
+    container of before was made from by it} where it meant another one by then; recipes the containers of before; swaps
+    lead from the live data back to the copies beside it; beside are our directories. touched is {volume's key: kind of
+    its store} where a newer image wrote. files is {path: name of its copy in saved, None: there was no such file}.
     lost: the new side does not hold all that was there. back says whether the
     copies were swapped in, None as long as that is not decided. until is when a copy that is kept may go (seconds since
     1970), 0 for at once.
@@ -36,6 +37,7 @@ class Record:
     state: str
     stage: str = PREPARING
     tags: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     recipes: list[dict[str, Any]] = field(default_factory=list)
     swaps: list[Swap] = field(default_factory=list)
     beside: list[str] = field(default_factory=list)

@@ -50,7 +50,10 @@ def undo(engine: Engine, journal: Journal) -> list[str]:
         said += _containers_back(engine, journal, record)
     said += _tags_back(engine, record)
     if record.stage == REPLACING:
+        for reference, identity in record.names.items():
+            engine.tag_image(identity, reference)  # for a moment: a store is known by the name of its image
         rebuild.make_all(engine, journal, [Recipe.from_json(one) for one in record.recipes])
+        _tags_back(engine, record)
         record.stage, record.files = TAKEN_BACK, {}
         journal.note(KEY, record.as_json())
     return [*said, *_leave(journal, record)]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -36,6 +37,8 @@ from .record import ACCEPTED, KEY, PREPARING, REPLACING, Record
 from .request import UpdateRequest
 from .services import with_steps
 from .undo import undo
+
+_NO_TAG = re.compile(r"@|^(sha256:)?[0-9a-f]{12,64}$")  # a digest or an id, which can be given to no other image
 
 
 def run(request: UpdateRequest, engine: Engine, progress: Progress, check_mode: bool = False) -> dict[str, Any]:
@@ -298,11 +301,17 @@ class _Update:
         return str(made["snapshot_id"])
 
     def _named(self, one: Recipe) -> Recipe:
-        """With its image by the name that it had before the pull: a tag that moved goes back first."""
+        """With its image by the name that it was made by: a tag that moved goes back first."""
         about = self.plan.containers[one.id]
-        name = str(about["Config"]["Image"])
-        same = self.record.tags.get(name) == about["Image"]
-        return replace(one, body={**one.body, "Image": name}) if same else one
+        name, image = str(about["Config"]["Image"]), str(about["Image"])
+        if name == one.body["Image"]:
+            return one
+        if self.record.tags.get(name) != image:  # it had moved before the pull
+            if _NO_TAG.search(name) or self.record.names.setdefault(name, image) != image:
+                return one
+            with suppress(NotFoundError):
+                self.record.tags.setdefault(name, str(self.engine.inspect_image(name)["Id"]))
+        return replace(one, body={**one.body, "Image": name})
 
     def _have(self, reference: str) -> None:
         if not _is_here(self.engine, reference, self.request.compose.pull):
