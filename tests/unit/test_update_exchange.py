@@ -191,7 +191,6 @@ def test_no_openmemory_on_the_volume_of_before_is_not_passed_over(
 ) -> None:
     with_memories(stand, OPENMEMORY)
     monkeypatch.setattr(exchange.memories, "read_back", lambda *_, **__: (1, []))
-    stand.composed = lambda: None
     stand.plan_all()
     stand.made._prove()  # it is read
     stand.engine.found["app"]["State"].update(Running=False)
@@ -275,7 +274,8 @@ def test_without_a_watcher_compose_does_not_end_with_us(monkeypatch: pytest.Monk
     request = update.UpdateRequest(compose, snapshot="none")
     assert request.deployment.ends_with_us
     plan: Any = SimpleNamespace(request=request, services=[], newer=[], actions=[], warnings=[])
-    update._deploy(plan, SimpleNamespace())  # type: ignore[arg-type]
+    engine: Any = None
+    update._deploy(plan, engine)
     assert asked == [False]
 
 
