@@ -308,11 +308,11 @@ def test_what_cannot_be_made_again_is_not_stopped(home: Updated, monkeypatch: py
 
 def test_what_compose_does_not_start_runs_again(home: Updated) -> None:
     """A container of a one-off or of an inactive profile is stopped, as it may write, and is no service to Compose."""
-    labels = {"com.docker.compose.project": PROJECT, "com.docker.compose.service": "app"}
+    labels = {"com.docker.compose.project": PROJECT, "com.docker.compose.service": "other"}
     labels["com.docker.compose.oneoff"] = "True"
-    host = home.client.create_host_config(binds=[f"{PROJECT}_data:/data"], network_mode="none")
+    host = home.client.create_host_config(binds=[f"{PROJECT}_place:/place"], network_mode="none")
     made = home.client.create_container(
-        BOTH["app"], ["/bin/sleep", "900"], name=f"{PROJECT}-app-run-1", labels=labels, host_config=host,
+        BOTH["other"], ["/bin/sleep", "900"], name=f"{PROJECT}-other-run-1", labels=labels, host_config=host,
         stop_signal="SIGKILL",
     )  # fmt: skip
     home.client.start(made)
