@@ -325,3 +325,5 @@ def test_a_container_that_came_after_the_plan_stops_the_swap(host: Host, bound: 
         late["Mounts"] = [{"Type": "bind", "Source": str(place)}]
     with pytest.raises(StackError, match="container late was started on the volume om_qdrant_storage"):
         refuse_active(plan.targets, host)
+    with pytest.raises(StackError, match=r"while the update was under way, .*, or repeat the update with it running"):
+        refuse_active(plan.targets, host, "update")
