@@ -60,7 +60,7 @@ def send(
     code, errors = _run([*command, f"{source}/", f"target::{module}/"], names, on_bytes, deadline)
     if code == _PARTIAL and frozen:  # seen where a file there is a directory here: rsync asks for its ACL
         code, errors = _run([*command, f"{source}/", f"target::{module}/"], names, on_bytes, deadline)
-    if code == 0 or (code == _VANISHED and not frozen):
+    if code in (0, _VANISHED):  # also said of what is on the list because it is gone; sweep() takes no such word
         return True
     if code in (_PARTIAL, _ENDED) and not frozen:  # what could not be read may be gone again, or is read next time
         return False
