@@ -271,7 +271,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate import departure, handover, preparation
-from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.departure_undo import InDoubtError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.departure_undo import in_doubt
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.request import MigrateRequest, forget_keys
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import STATE_DIR, Places
 from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect, docker_argument_spec
@@ -334,13 +334,20 @@ def forget(places: Places, check_mode: bool) -> dict[str, Any]:
     return {"changed": bool(gone), "actions": [f"remove the key of the migration {operation}" for operation in gone]}
 
 
+def _in_doubt(module: AnsibleModule) -> bool:
+    try:
+        return in_doubt(Places.of(module.params["compose_project"], module.params["state_dir"], create=False))
+    except StackError:
+        return True  # whoever cannot tell must not close the door
+
+
 def main() -> None:
     needed = [("state", "migrated", ["target"]), ("transport", "repository", ["repository", "password_file"])]
     module = AnsibleModule(argument_spec=argument_spec(), required_if=needed, supports_check_mode=True)
     try:
         finish(module, run(module))
     except StackError as error:
-        module.fail_json(msg=str(error), in_doubt=isinstance(error, InDoubtError))
+        module.fail_json(msg=str(error), in_doubt=_in_doubt(module))
 
 
 if __name__ == "__main__":

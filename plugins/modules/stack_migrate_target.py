@@ -27,7 +27,7 @@ options:
   state:
     description:
       - V(present) expects the migration, V(absent) expects none any more and takes the key out.
-      - V(accepted) notes that the stack was taken over from a repository and runs here. It is not restored again then.
+      - V(accepted) notes that the data was taken over from a repository. It is not restored again then.
     type: str
     choices: [present, accepted, absent]
     default: present

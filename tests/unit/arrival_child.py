@@ -22,7 +22,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.lin
 ASKED = json.loads(sys.argv[1])
 
 
-def kill() -> None:
+def kill(answer: bool) -> None:
     time.sleep(ASKED.get("kill", 0))
     Path(ASKED["killed"]).touch()
 

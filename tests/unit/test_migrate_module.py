@@ -16,7 +16,16 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate import departure
-from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.departure_undo import InDoubtError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.departure_undo import (
+    COMMITTING,
+    KEY,
+    MOVING,
+)
+from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.departure_undo import (
+    RETIRED as SOURCE_RETIRED,
+)
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.modules import stack_migrate
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/migrate"
@@ -25,20 +34,29 @@ RETIRED = {"target": "new", "address": "192.0.2.7", "at": "2026-11-25T02:15:07+0
 
 
 @pytest.mark.parametrize(
-    ("error", "doubt"), [(StackError("It is full."), False), (InDoubtError("Nobody knows."), True)]
+    ("stage", "doubt"), [(MOVING, False), (COMMITTING, True), (SOURCE_RETIRED, False), (None, False)]
 )
 def test_a_failure_says_whether_it_is_one_in_doubt(
-    error: StackError, doubt: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stage: str | None,
+    doubt: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """By the journal, whatever the error was: the door of the target must not be closed before it was asked."""
+
     def fail(*_about: Any) -> dict[str, Any]:
-        raise error
+        if stage is not None:
+            places = Places.of("om", str(tmp_path), str(tmp_path / "run"))
+            Journal.begin(places, "migrate", OPTIONS["operation"]).note(KEY, {"stage": stage})
+        raise StackError("Nobody knows.")
 
     monkeypatch.setattr(departure, "run", fail)
     monkeypatch.setattr(stack_migrate, "connect", lambda _module: "engine")
-    with patch_module_args(OPTIONS), pytest.raises(SystemExit):
+    with patch_module_args({**OPTIONS, "state_dir": str(tmp_path)}), pytest.raises(SystemExit):
         stack_migrate.main()
     found = json.loads(capsys.readouterr().out)
-    assert (found["failed"], found["msg"], found["in_doubt"]) == (True, str(error), doubt)
+    assert (found["failed"], found["msg"], found["in_doubt"]) == (True, "Nobody knows.", doubt)
 
 
 def value(name: str, **source: Any) -> Any:

@@ -164,7 +164,7 @@ def test_if_it_has_not_the_source_goes_on_as_before(source: Source, monkeypatch:
     accepted(monkeypatch, False)
     assert source.undo() == ["The stack was not moved."]
     assert source.host.states == {("running", "always")}
-    assert [done for done in source.host.done if "unpause" in done] == ["unpause app", "unpause store"]
+    assert [done for done in source.host.done if "unpause" in done] == ["unpause store", "unpause app"]
     assert read_retirement(source.places) is None
     assert not Key(source.places, OPERATION).exists
 

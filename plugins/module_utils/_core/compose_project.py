@@ -22,7 +22,7 @@ from .compose_request import Candidate, Request, cli_for
 from .engine import Engine
 from .errors import StackError
 from .operation.places import Places
-from .operation.retired import refuse_retired
+from .operation.retired import refuse_moving, refuse_retired
 from .project_env import ENV_NAME
 from .project_files import FileChange, ProjectFile, file_diffs, find_changes, is_ours, wanted_files, write_changes
 
@@ -61,7 +61,9 @@ class Project:
 
     def _deploy(self, start: bool) -> Result:
         request = self.request
-        refuse_retired(Places.of(request.project_name, request.state_dir, create=False))
+        places = Places.of(request.project_name, request.state_dir, create=False)
+        refuse_retired(places)
+        refuse_moving(places)
         wanted = wanted_files(request.files, {**request.env, **request.secrets}, request.project_name)
         changes = find_changes(request.project_src, wanted)
         with ThreadPoolExecutor(1) as worker, Candidate(request, wanted) as candidate:

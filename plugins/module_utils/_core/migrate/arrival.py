@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,12 +29,14 @@ from ..stores import sqlite
 from ..stores.container import Container
 from ..stores.registry import recognise
 from .arrival_plan import ArrivalPlan, Offer, make_plan
-from .arrival_undo import ACCEPTED, CONTAINERS, KEY, SWAPPING, finish
+from .arrival_undo import ACCEPTED, CONTAINERS, KEY, STARTED, SWAPPING, finish
 from .caller import Caller
 from .door import Expected, close_door, conf
-from .ending import end_at_once
+from .ending import end_at_once, end_processes
 from .line import PROTOCOL
 
+_SWEEP_S = 0.3
+_MOST_USERS = 5  # whose memories are read while all is frozen; the others' are counted with the database
 RSYNCD = """\
 use chroot = yes
 uid = 0
@@ -50,7 +53,7 @@ def run(places: Places, engine: Engine, operation: str, progress: Progress) -> d
     """Serve the source on our standard streams until it hangs up; {changed, accepted}. Raises StackError."""
     expected = Expected.load(places, operation)
     crew: dict[str, Any] = {}
-    caller = Caller(sys.stdin.buffer, sys.stdout.buffer, lambda: _kill(engine, crew))
+    caller = Caller(sys.stdin.buffer, sys.stdout.buffer, lambda answer: _kill(engine, crew, answer))
     with OperationLock(places, "arrival"):
         recover(engine, places, lock_held=True)
         progress.attach(places.progress)
@@ -67,8 +70,14 @@ def run(places: Places, engine: Engine, operation: str, progress: Progress) -> d
     return {"changed": arrival.accepted, "accepted": arrival.accepted}
 
 
-def _kill(engine: Engine, crew: Mapping[str, Any]) -> None:
-    end_at_once(engine, list(crew))
+def _kill(engine: Engine, crew: Mapping[str, Any], answer: bool) -> None:
+    """All dead at once; for certain, by the engine's word, where the source waits for an answer."""
+    end = time.monotonic() + _SWEEP_S
+    while time.monotonic() < end:  # what the engine was starting comes a moment later
+        end_processes(crew)
+        time.sleep(0.05)
+    if answer:
+        end_at_once(engine, list(crew))
 
 
 class _Arrival:
@@ -98,7 +107,7 @@ class _Arrival:
             verb = str(request.pop("do", ""))
             if verb in ("stop", "bye"):
                 self.caller.say(done=verb)
-                return True
+                return verb == "bye" or not self.accepted  # taken over, and not told that the source knows: it may ask
             try:
                 act = {"offer": self.offer, "sync": self.sync, "start": self.start, "accept": self.accept}[verb]
                 self.caller.say(done=verb, **act(request))
@@ -114,7 +123,7 @@ class _Arrival:
         self.plan = plan
         self.journal = Journal.begin(self.places, "arrival", self.expected.operation)
         self.record.beside = [target.beside(self.record.id) for target in plan.targets]
-        policies = {one: about["HostConfig"]["RestartPolicy"] for one, about in plan.crew.containers.items()}
+        policies = {one: about["HostConfig"]["RestartPolicy"] for one, about in plan.containers.items()}
         self.journal.notes({KEY: self.record.as_json(), CONTAINERS: policies})
         for identity in policies:  # until it is ours, a reboot must not start it
             self.engine.set_restart_policy(identity, {"Name": "no"})
@@ -145,6 +154,7 @@ class _Arrival:
             raise StackError("The source has offered nothing yet.")
         crew = self.plan.crew
         self.started.update(crew.containers)
+        self.journal.note(STARTED, crew.ids)
         self.caller.lease()
         try:
             owners = self._check()
@@ -211,7 +221,8 @@ class _Arrival:
         for about in inspected:
             service = memories.service_of(about) if _is_openmemory(about) else None
             if service is not None:
-                read, problems = memories.read_back(service, owners, most_pages=1)
+                few = dict(sorted(owners.items(), key=lambda one: -len(one[1]))[:_MOST_USERS])
+                read, problems = memories.read_back(service, few, most_pages=1)
                 if problems:
                     raise StackError(f"The target does not give back what the source has: {' '.join(problems)}")
         self.sync({})

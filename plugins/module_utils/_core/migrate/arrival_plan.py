@@ -19,7 +19,7 @@ from ..engine import ACTIVE, Engine
 from ..errors import StackError
 from ..filesystem import existing_ancestor
 from ..proof.gate import version_problem, version_warning
-from ..restore.crew import Crew
+from ..restore.crew import Crew, service_of
 from ..restore.plan import require_room
 from ..restore.targets import Target, existing_target
 from ..selection import select
@@ -41,14 +41,16 @@ class Offer:
     architecture: str
     volumes: dict[str, dict[str, Any]]
     images: dict[str, dict[str, Any]]
+    services: list[str]  # that ran there
 
 
 @dataclass
 class ArrivalPlan:
-    """crew are all containers of the project; none of them runs."""
+    """containers are all of the project's, by id; none of them runs. crew are those whose service ran on the source."""
 
     targets: list[Target]
     crew: Crew
+    containers: dict[str, dict[str, Any]]
     warnings: list[str] = field(default_factory=list)
 
 
@@ -70,7 +72,8 @@ def make_plan(engine: Engine, project: str, name_map: Mapping[str, str], offer: 
     for target in targets:
         if names.count(target.name) > 1:
             raise StackError(f"Two volumes would go to the volume {target.name} of the target; correct name_map.")
-    plan = ArrivalPlan(targets, Crew(engine, project, inspected))
+    ran = {one: about for one, about in inspected.items() if service_of(about) in offer.services}
+    plan = ArrivalPlan(targets, Crew(engine, project, ran), inspected)
     _gate(plan, engine, offer)
     _refuse_ports(inspected)
     _require_room(targets)
@@ -116,7 +119,7 @@ def _target(
 
 def _gate(plan: ArrivalPlan, engine: Engine, offer: Offer) -> None:
     problems = []
-    for about in plan.crew.containers.values():
+    for about in plan.containers.values():
         known = recognise(Container.from_inspect(about))
         image = engine.inspect_image(about["Image"])
         for target in plan.targets:

@@ -22,6 +22,7 @@ from .ending import end_at_once
 
 KEY = "arrival"  # in the journal
 CONTAINERS = "containers"  # in the journal: their restart policies by id
+STARTED = "crew"  # in the journal: those that were started, by id, in their order
 ACCEPTED = "accepted"
 SWAPPING = "swapping"
 _KEPT_S = 7 * 86400.0
@@ -36,6 +37,10 @@ def undo(engine: Engine, journal: Journal) -> list[str]:
     places = Places(str(journal.data["project"]), record.state, "")
     if record.stage == ACCEPTED:
         finish(engine, places, journal)
+        for identity in journal.data.get(STARTED) or ():  # they had no restart policy when the host went down
+            with suppress(NotFoundError):
+                if not engine.is_active(identity):
+                    engine.start(identity)
         return ["The stack had been taken over, and runs here."]
     identities = list(journal.data.get(CONTAINERS) or {})
     said = [f"Killed container {name}." for name in end_at_once(engine, identities)]
@@ -44,10 +49,10 @@ def undo(engine: Engine, journal: Journal) -> list[str]:
     for identity in identities:  # whatever they have written goes with them: this side has never counted
         with suppress(NotFoundError):
             engine.remove_container(identity, volumes=False)
+    record_last(places, KEY, {"operation": record.id, "accepted": False})  # before what takes long
     for beside in record.beside:
         remove_tree(os.path.join(beside, "new"))
         said += discard(beside)
-    record_last(places, KEY, {"operation": record.id, "accepted": False})
     return [*said, "Removed what had come from the source."]
 
 

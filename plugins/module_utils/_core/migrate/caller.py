@@ -23,17 +23,19 @@ _LOOK_S = 0.05
 _IDLE_TICK_S = 5.0
 _IDLE_S = 30.0  # without an answer, where nothing runs here yet: the source is gone, and its connection has not noticed
 _LIVE_S = 0.2
+WATCHDOG_S, IDLE_WATCHDOG_S = 1, 30  # of systemd's, for a process that was stopped by a signal and sees to no lease
 LOST = 3  # our exit code when the lease was lost
 
 
 class Caller:
-    """Reads requests from incoming and answers on outgoing. kill ends all that was started here, at once.
+    """Reads requests from incoming and answers on outgoing. kill ends all that was started here, at once; it is told
+    whether the source waits for it.
 
     While leased, a line that closes or an answer to a tick that does not come kills, and ends this process: what it was
     in the middle of does not matter any more, and what it has left is for the recovery that follows it.
     """
 
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO, kill: Callable[[], None]):
+    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO, kill: Callable[[bool], None]):
         self._incoming = incoming
         self._outgoing = outgoing
         self._kill = kill
@@ -50,7 +52,8 @@ class Caller:
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
         if os.environ.get("NOTIFY_SOCKET"):
-            threading.Thread(target=_live, args=(os.environ["NOTIFY_SOCKET"],), daemon=True).start()
+            about = os.environ["NOTIFY_SOCKET"], lambda: self._hurry
+            threading.Thread(target=_live, args=about, daemon=True).start()
 
     def next(self) -> dict[str, Any] | None:
         """The next request; None when the source has hung up."""
@@ -80,7 +83,7 @@ class Caller:
         with self._lock:
             if self._leased:
                 act()
-                self._leased = self._hurry = False
+                self._leased = False
 
     def _listen(self) -> None:
         for line in self._incoming:
@@ -119,19 +122,21 @@ class Caller:
             if not self._leased:
                 return
             try:
-                self._kill()
+                self._kill(answer)
                 if answer:
                     self.say(done="stop")
             finally:
                 os._exit(LOST)
 
 
-def _live(address: str) -> None:
-    """systemd's own protocol (sd_notify(3)): a word now and then, without which it kills us."""
+def _live(address: str, is_leased: Callable[[], bool]) -> None:
+    """systemd's own protocol (sd_notify(3)): a word now and then, without which it kills us; soon, while leased."""
+    place = address.replace("@", "\0", 1) if address[0] == "@" else address
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as watchdog:
         while True:
+            patience = WATCHDOG_S if is_leased() else IDLE_WATCHDOG_S
             with suppress(OSError):
-                watchdog.sendto(b"WATCHDOG=1", address.replace("@", "\0", 1) if address[0] == "@" else address)
+                watchdog.sendto(f"WATCHDOG_USEC={patience}000000\nWATCHDOG=1".encode(), place)
             time.sleep(_LIVE_S)
 
 

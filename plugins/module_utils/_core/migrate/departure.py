@@ -29,6 +29,7 @@ from ..operation.recover import recover
 from ..operation.retired import read_retirement
 from ..operation.watcher import Watcher
 from ..proof import census
+from ..restore.crew import service_of
 from ..restore.swap import is_hidden
 from ..volumes import PROJECT_LABEL
 from .departure_undo import COMMITTING, KEY, MOVING, RETIRED, InDoubtError, finish, outcome, resolve
@@ -128,6 +129,7 @@ def offer_of(engine: Engine, plan: CapturePlan) -> dict[str, Any]:
         "project": plan.project,
         "architecture": str(engine.info().get("Architecture")),
         "images": images_of(engine, plan),
+        "services": sorted({service_of(about) for about in plan.containers.values() if _runs(about)}),
         "volumes": {
             volume.key: {
                 "name": volume.name,
@@ -140,6 +142,11 @@ def offer_of(engine: Engine, plan: CapturePlan) -> dict[str, Any]:
             for volume in plan.volumes
         },
     }
+
+
+def _runs(inspected: Mapping[str, Any]) -> bool:
+    """What the user had stopped or paused here is not started there."""
+    return bool(inspected["State"]["Running"] and not inspected["State"]["Paused"])
 
 
 class _Departure:
@@ -164,6 +171,7 @@ class _Departure:
         self.elsewhere = find_elsewhere(engine, request.project)
         self.layers = {plan.keys[name] for name in self.elsewhere}
         self.sent_bytes = 0
+        self.deadline = float("inf")
 
     def run(self) -> dict[str, Any]:
         plan, request = self.plan, self.request
@@ -243,11 +251,12 @@ class _Departure:
                 frozen=frozen,
                 layer=layer,
                 bwlimit=0 if frozen else self.request.bwlimit,
+                deadline=self.deadline,
                 on_bytes=self.progress.advance,
             )
             ledger.sent(batch, whole)
         if frozen:
-            sweep(ledger.source, key, shell, excluded=ledger.excluded, layer=layer)
+            sweep(ledger.source, key, shell, excluded=ledger.excluded, layer=layer, deadline=self.deadline)
         return batch.bytes
 
     def _cut_over(self, line: Line, expected: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
@@ -270,12 +279,16 @@ class _Departure:
         with freeze:
             try:
                 self._phase("delta")
-                self._pass(frozen=True)
-                if time.monotonic() - clock > request.freeze_timeout:
+                self.deadline = clock + request.freeze_timeout
+                try:
+                    self._pass(frozen=True)
+                except StackError as error:
+                    if time.monotonic() < self.deadline:
+                        raise
                     raise StackError(
-                        f"What had to be sent while all was frozen took longer than freeze_timeout "
+                        "What had to be sent while all was frozen took longer than freeze_timeout "
                         f"({request.freeze_timeout:g} s); try again when less is written, or raise it."
-                    )
+                    ) from error
                 freeze.check()
                 refuse_others(self.engine, plan, since=begun)
                 line.watch = freeze.check
@@ -283,15 +296,16 @@ class _Departure:
                 line.lease()
                 timeout = request.wait_timeout + _START_MARGIN_S
                 proven = line.ask("start", timeout, lambda name: self._phase(f"target: {name}"), census=dict(expected))
-                self._commit(freeze, line)
+                self._commit(freeze, line, begun)
             except BaseException:
                 line.fence()  # before anything here goes on
                 raise
         return time.monotonic() - clock, proven
 
-    def _commit(self, freeze: Freeze, line: Line) -> None:
+    def _commit(self, freeze: Freeze, line: Line, begun: float) -> None:
         """The point of no return: this side stays frozen whatever happens, until the target has said what it is."""
         self._phase("commit")
+        refuse_others(self.engine, self.plan, since=begun)
         policies = {
             identity: about["HostConfig"]["RestartPolicy"]
             for identity, about in self.plan.containers.items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -49,6 +49,8 @@ def undo(engine: Engine, journal: Journal) -> list[str]:
         finish(engine, places, journal)
         return [f"The stack runs on {request.target} by now, so it was retired here."]
     _restore_policies(engine, record.get("policies") or {})
+    if not journal.same_boot:  # frozen when the host went down, perhaps with no restart policy just then
+        _go_on(engine, journal.data.get("paused") or ())
     forget_keys(places)
     return ["The stack was not moved."]
 
@@ -82,16 +84,27 @@ def resolve(engine: Engine, journal: Journal, accepted: bool) -> str:
     if accepted:
         journal.note(KEY, {"stage": RETIRED})
         return RETIRED
+    journal.notes({"paused": record["frozen"], KEY: {"stage": MOVING}})  # first: the target is not asked twice
     _restore_policies(engine, record.get("policies") or {})
-    journal.notes({"paused": record["frozen"], KEY: {"stage": MOVING, "policies": {}}})
-    for container in reversed(record["frozen"]):
+    _go_on(engine, record["frozen"])
+    return MOVING
+
+
+def in_doubt(places: Places) -> bool:
+    """Whether only the target can tell which side counts."""
+    journal = Journal.load(places)
+    return journal is not None and (journal.data.get(KEY) or {}).get("stage") == COMMITTING
+
+
+def _go_on(engine: Engine, containers: Sequence[Mapping[str, Any]]) -> None:
+    """Resume what is frozen, and start what has ended since, in the order of their dependencies."""
+    for container in containers:
         with suppress(NotFoundError):
             state = engine.inspect_container(container["id"])["State"]
             if state["Paused"]:
                 engine.unpause(container["id"])
             elif not state["Running"]:
                 engine.start(container["id"])
-    return MOVING
 
 
 def finish(engine: Engine, places: Places, journal: Journal) -> Retirement:

@@ -201,7 +201,9 @@ def _write(path: str, lines: list[str], account: pwd.struct_passwd) -> None:
             mode, uid, gid = stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid
         real = os.path.realpath(path)
         temporary = f"{real}.openmemory-stack"
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "w") as file:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)  # its owner may have put a link there
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "w") as file:
             file.write("".join(f"{line}\n" for line in lines))
             os.fchown(file.fileno(), uid, gid)
             os.fchmod(file.fileno(), mode)

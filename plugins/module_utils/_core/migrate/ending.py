@@ -18,6 +18,8 @@ from ..engine import ACTIVE, Engine
 from ..errors import NotFoundError, StackError
 
 _DEAD_WITHIN_S = 10.0
+_CGROUPS = ("/sys/fs/cgroup/freezer", "/sys/fs/cgroup")  # version 1, which Docker prefers, and 2
+_FREEZERS = (("freezer.state", "FROZEN", "THAWED"), ("cgroup.freeze", "1", "0"))
 
 
 def end_at_once(engine: Engine, identities: Iterable[str]) -> list[str]:
@@ -26,8 +28,10 @@ def end_at_once(engine: Engine, identities: Iterable[str]) -> list[str]:
     Docker kills a container's first process alone, and lets a frozen one go on for it: the others could answer one more
     request before they are killed in turn. So all of them are frozen, and have their SIGKILL, before any goes on.
     """
+    wanted = list(identities)
+    end_processes(wanted)
     active = []
-    for identity in identities:
+    for identity in wanted:
         try:
             found = engine.inspect_container(identity)
         except NotFoundError:
@@ -50,6 +54,22 @@ def end_at_once(engine: Engine, identities: Iterable[str]) -> list[str]:
                 raise StackError(f"The container {found['Id'][:12]} cannot be killed; look at the engine's log.")
             time.sleep(0.02)
     return [str(found["Name"]).lstrip("/") for found in active]
+
+
+def end_processes(identities: Iterable[str]) -> None:
+    """Kill all processes of the containers, without the engine: it does not answer for one that it is starting."""
+    wanted = [identity for identity in identities if identity]
+    root = next((place for place in _CGROUPS if os.path.isdir(place)), "")
+    for place, inside, _files in os.walk(root) if wanted and root else ():
+        for name in [name for name in inside if any(identity in name for identity in wanted)]:
+            group = os.path.join(place, name)
+            for file, freeze, thaw in _FREEZERS:
+                if os.path.exists(os.path.join(group, file)):
+                    order = {"freezer": {"file": os.path.join(group, file), "freeze": freeze, "thaw": thaw}}
+                    set_freezer(order, "freeze")
+                    _kill_group(group)
+                    set_freezer(order, "thaw")
+            inside.remove(name)
 
 
 def _kill_group(directory: str) -> None:

@@ -25,12 +25,12 @@ from ..operation.lock import OperationLock
 from ..operation.places import Places
 from ..operation.recover import recover
 from .arrival_undo import KEY
+from .caller import IDLE_WATCHDOG_S
 from .door import Expected, conf
 from .line import LINE, SETTLE
 
 _RSYNC = "rsync --server --daemon"
 _ENDS_WITHIN_S = 30.0
-_WATCHDOG_S = 1  # for a process that was stopped by a signal, which sees to no lease any more
 
 
 def enter(places: Places, operation: str, docker_host: str, asked: str) -> None:
@@ -54,7 +54,7 @@ def enter(places: Places, operation: str, docker_host: str, asked: str) -> None:
         f"--unit={unit_name(places, operation)}",
         f"--property=ExecStopPost=-{shlex.join(after)}",
         "--property=OOMScoreAdjust=-900",
-        f"--property=WatchdogSec={_WATCHDOG_S}",
+        f"--property=WatchdogSec={IDLE_WATCHDOG_S}",
         "--property=WatchdogSignal=SIGKILL",
         "--property=NotifyAccess=main",
         f"--description=Takes the stack {project} over from another host",

@@ -111,7 +111,7 @@ class Key:
             "ControlPath": self._socket if shared else "none",
             "GlobalKnownHostsFile": "/dev/null",
             "HostKeyAlias": "target",
-            "HostName": request.address,
+            "HostName": request.address.replace("%", "%%"),  # of a zone, as in fe80::1%eth0
             "IdentitiesOnly": "yes",
             "LogLevel": "ERROR",
             "ServerAliveCountMax": "3",

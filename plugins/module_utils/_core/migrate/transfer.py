@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import StackError
@@ -24,6 +25,7 @@ _PARTIAL = 23
 _LAYER = ["--filter=-x system.*", "--filter=-x trusted.overlay.*"]  # the first is rsync's own, which a rule replaces
 _ENDED = -signal.SIGKILL
 STALLED_S = 120.0
+_LOOK_S = 0.5
 _DONE = re.compile(rb"([\d,]+)\s+\d+%")
 # --modify-window: by default a time that differs within a second is taken for the same, and left as it is
 # -I: what is in the batch is sent whatever its times say; --force: a directory makes way for what is none
@@ -41,31 +43,39 @@ def send(
     frozen: bool,
     layer: bool = False,
     bwlimit: int = 0,
+    deadline: float = float("inf"),
     on_bytes: Callable[[int], None] = lambda _count: None,
 ) -> bool:
     """Send a batch of source to the rsync daemon's module. True if all of it arrived, but for what has vanished.
 
     shell is the command that rsync starts for a connection. layer: source is a part of a container's own layer, where
-    the storage driver has attributes of its own. bwlimit is in KiB per second, 0 for none. Raises StackError
+    the storage driver has attributes of its own. bwlimit is in KiB per second, 0 for none; deadline is a
+    time.monotonic() at which rsync is ended. Raises StackError
     with rsync's own reason, and where frozen also for what could not be read.
     """
     command = ["rsync", *_OPTIONS, _EXACT, *_SHOWN, f"--rsh={shlex.join(shell)}", *(_LAYER if layer else [])]
     if bwlimit:
         command.append(f"--bwlimit={bwlimit}")
     names = b"\0".join(b"./" + os.fsencode(path) for path in batch.paths)
-    code, errors = _run([*command, f"{source}/", f"target::{module}/"], names, on_bytes)
-    if (
-        code == _PARTIAL and frozen
-    ):  # seen where a file there is a directory here: rsync asks for its ACL
-        code, errors = _run([*command, f"{source}/", f"target::{module}/"], names, on_bytes)
-    if code == 0 or (code == _VANISHED and not frozen):
+    code, errors = _run([*command, f"{source}/", f"target::{module}/"], names, on_bytes, deadline)
+    if code == _PARTIAL and frozen:  # seen where a file there is a directory here: rsync asks for its ACL
+        code, errors = _run([*command, f"{source}/", f"target::{module}/"], names, on_bytes, deadline)
+    if code in (0, _VANISHED):  # also said of what is on the list because it is gone; sweep() takes no such word
         return True
     if code in (_PARTIAL, _ENDED) and not frozen:  # what could not be read may be gone again, or is read next time
         return False
     raise StackError(f"{source} could not be sent: {_reason(errors, code)}.")
 
 
-def sweep(source: str, module: str, shell: Sequence[str], *, excluded: Iterable[str] = (), layer: bool = False) -> None:
+def sweep(
+    source: str,
+    module: str,
+    shell: Sequence[str],
+    *,
+    excluded: Iterable[str] = (),
+    layer: bool = False,
+    deadline: float = float("inf"),
+) -> None:
     """Make names, kinds, owners and times the same after the last batch, and remove what is there in excess.
 
     Batches follow what the ledger saw, and a directory that went and came back while rsync looked may have taken others
@@ -75,7 +85,7 @@ def sweep(source: str, module: str, shell: Sequence[str], *, excluded: Iterable[
     command = ["rsync", "-aHAXS", "--numeric-ids", "--delete", "--force", _EXACT, f"--rsh={shlex.join(shell)}"]
     command += [f"--exclude=/{name}" for name in sorted(excluded)] + (_LAYER if layer else [])
     for _attempt in range(2):
-        code, errors = _run([*command, *_SHOWN, f"{source}/", f"target::{module}/"])
+        code, errors = _run([*command, *_SHOWN, f"{source}/", f"target::{module}/"], deadline=deadline)
         if code != _PARTIAL:
             break
     if code:
@@ -83,7 +93,10 @@ def sweep(source: str, module: str, shell: Sequence[str], *, excluded: Iterable[
 
 
 def _run(
-    command: Sequence[str], names: bytes = b"", on_bytes: Callable[[int], None] = lambda _count: None
+    command: Sequence[str],
+    names: bytes = b"",
+    on_bytes: Callable[[int], None] = lambda _count: None,
+    deadline: float = float("inf"),
 ) -> tuple[int, str]:
     """rsync's exit code and what it says of errors."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as errors:
@@ -98,34 +111,34 @@ def _run(
                 env={**os.environ, "LC_ALL": "C"},
                 preexec_fn=dies_with_us(),
             ) as running:
-                _follow(running, on_bytes)
+                _follow(running, on_bytes, deadline)
         except FileNotFoundError as error:
             raise StackError("There is no rsync on this host; install it.") from error
         errors.seek(0)
         return running.returncode, errors.read().decode("utf-8", "replace")
 
 
-def _follow(running: subprocess.Popen[bytes], on_bytes: Callable[[int], None]) -> None:
+def _follow(running: subprocess.Popen[bytes], on_bytes: Callable[[int], None], deadline: float) -> None:
     """Tell how many bytes have been sent, from the lines that rsync writes over themselves.
 
     rsync is ended where it says nothing for STALLED_S: it waits for ever to open what was a file when it looked and is
     a pipe by now (seen).
     """
-    told = 0
-    if running.stdout is None:
-        return
-    while True:
-        if not select.select([running.stdout], [], [], STALLED_S)[0]:
+    told, heard = 0, time.monotonic()
+    while running.stdout is not None:
+        if select.select([running.stdout], [], [], _LOOK_S)[0]:
+            chunk = os.read(running.stdout.fileno(), 65536)
+            if not chunk:
+                return
+            heard = time.monotonic()
+            found = _DONE.findall(chunk)
+            if found:
+                done = int(found[-1].replace(b",", b""))
+                on_bytes(max(0, done - told))
+                told = max(told, done)
+        if time.monotonic() > min(deadline, heard + STALLED_S):
             running.kill()
             return
-        chunk = os.read(running.stdout.fileno(), 65536)
-        if not chunk:
-            return
-        found = _DONE.findall(chunk)
-        if found:
-            done = int(found[-1].replace(b",", b""))
-            on_bytes(max(0, done - told))
-            told = max(told, done)
 
 
 def _reason(text: str, code: int) -> str:

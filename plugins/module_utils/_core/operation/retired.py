@@ -13,7 +13,10 @@ from typing import Any
 
 from ..errors import StackError
 from .durable_json import read_json, sync_directory, write_json
+from .journal import Journal
 from .places import Places
+
+_MOVES = ("migrate", "handover", "arrival")
 
 
 @dataclass
@@ -62,6 +65,16 @@ def read_retirement(places: Places) -> Retirement | None:
             f"{places.retired}, which says that this stack has been moved, is damaged; see where it runs, and remove "
             "the file if that is here."
         ) from error
+
+
+def refuse_moving(places: Places) -> None:
+    """Raise StackError where a migration from here or to here is not over: nothing may start meanwhile."""
+    journal = Journal.load(places)
+    if journal is not None and journal.data["operation"] in _MOVES:
+        raise StackError(
+            f"A migration of the stack {places.project} is under way, or has died in the phase "
+            f"{journal.data.get('phase')}; wait for it, or run openmemory-stack recover, which finishes or undoes it."
+        )
 
 
 def refuse_retired(places: Places) -> None:

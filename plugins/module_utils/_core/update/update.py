@@ -24,7 +24,7 @@ from ..operation.lock import OperationLock
 from ..operation.places import Places, require_local
 from ..operation.progress import Progress
 from ..operation.recover import recover
-from ..operation.retired import refuse_retired
+from ..operation.retired import refuse_moving, refuse_retired
 from ..operation.watcher import Watcher
 from ..repository.repository import Repository
 from ..restore import kept
@@ -50,6 +50,7 @@ def run(request: UpdateRequest, engine: Engine, progress: Progress, check_mode: 
     require_local(engine)
     places = Places.of(request.project, request.state_dir, create=False)
     refuse_retired(places)
+    refuse_moving(places)
     repository = open_repository(request.backup(), places) if request.snapshot == "make" else None
     if check_mode:
         return _predict(request, engine, places, repository)
