@@ -1,8 +1,8 @@
 """Runs the project's gates and tests in phases and says how long each took: run.py [PHASE …], all phases without one.
 
-Two phases run at a time: the quick ones while the lab comes up, then those that need it. Phases that use the same thing
-take turns. The lab goes down at the end only if it came up here. After the first failing phase none begins, and the
-output of every phase is in build/test/PHASE.log.
+Two phases run at a time: the quick ones while the lab comes up, then those that need it. Those that deploy whole stacks
+on the lab's hosts follow one by one, with nothing beside them. The lab goes down at the end only if it came up here.
+After the first failing phase none begins, and the output of every phase is in build/test/PHASE.log.
 """
 
 from __future__ import annotations
@@ -25,25 +25,20 @@ LIMIT_S = 4500  # CI ends a run after 90 minutes without saying where it was; st
 TAIL_LINES = 120
 SHORT_TAIL_LINES = 40
 LANES = 2
-PROJECTS = "projects on the lab's hosts"  # they have the same names and ports
-MACHINE = "the machine, alone"
-ON_PROJECTS_HOSTS = ("test_dockerd_killed", "test_migrate")  # engines die, and the network between the hosts
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One command. lab: it needs running lab hosts; uses: what no other phase may use at the same time."""
+    """One command. lab: it needs running lab hosts; alone: nothing may run beside it, so it comes after those others."""
 
     name: str
     command: tuple[str, ...]
     lab: bool = False
-    uses: str = ""
+    alone: bool = False
     optional: bool = False  # runs only when it is asked for by name
 
 
-LAB_UP = Phase(
-    "lab up", (PYTHON, "-m", "lab", "up", "--temporary", "--hosts", "2", "--bare", "bookworm,trixie"), uses="the lab"
-)
+LAB_UP = Phase("lab up", (PYTHON, "-m", "lab", "up", "--temporary", "--hosts", "2", "--bare", "bookworm,trixie"))
 LAB_DOWN = Phase("lab down", (PYTHON, "-m", "lab", "down", "--temporary"))
 
 
@@ -88,24 +83,19 @@ def phases() -> list[Phase]:
     return [
         *static,
         *(
-            Phase(f"molecule:{name}", ("molecule", "test", "-s", name, "--destroy", "never"), True, PROJECTS)
+            Phase(f"molecule:{name}", ("molecule", "test", "-s", name, "--destroy", "never"), True, True)
             for name in scenarios
         ),
-        Phase("infra_repo", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_infra_repo.py"), True, PROJECTS),
+        Phase("infra_repo", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_infra_repo.py"), True, True),
         *(
-            Phase(
-                f"chaos:{path.stem[5:]}",
-                (PYTHON, "-m", "pytest", "-q", str(path.relative_to(ROOT))),
-                True,
-                PROJECTS if path.stem in ON_PROJECTS_HOSTS else "",
-            )
+            Phase(f"chaos:{path.stem[5:]}", (PYTHON, "-m", "pytest", "-q", str(path.relative_to(ROOT))), lab=True)
             for path in sorted(ROOT.glob("tests/chaos/test_*.py"), key=_longest_first)
         ),
         Phase("integration", (PYTHON, "-m", "pytest", "-q", "tests/integration"), lab=True),
-        Phase("soak", (PYTHON, "-m", "pytest", "-q", "-rP", "tests/chaos/test_under_load.py"), True, MACHINE, True),
-        Phase("bench", (PYTHON, "tests/bench/converge.py"), True, MACHINE, True),
-        Phase("bench-backup", (PYTHON, "tests/bench/backup.py"), True, MACHINE, True),
-        Phase("bench-move", (PYTHON, "tests/bench/move.py"), True, MACHINE, True),
+        Phase("soak", (PYTHON, "-m", "pytest", "-q", "-rP", "tests/chaos/test_under_load.py"), True, True, True),
+        Phase("bench", (PYTHON, "tests/bench/converge.py"), True, True, True),
+        Phase("bench-backup", (PYTHON, "tests/bench/backup.py"), True, True, True),
+        Phase("bench-move", (PYTHON, "tests/bench/move.py"), True, True, True),
     ]
 
 
@@ -179,12 +169,12 @@ def chosen(names: list[str]) -> list[Phase]:
 
 
 class Lanes:
-    """Runs phases LANES at a time, in their order as far as what they use is free, until one fails."""
+    """Runs phases LANES at a time, in their order, then those that want to be alone, until one fails."""
 
     def __init__(self, run: Run, todo: Sequence[Phase]):
         self._run = run
-        self._pending = list(todo)
-        self._used: list[str] = []
+        self._pending = sorted(todo, key=lambda phase: phase.alone)
+        self._busy = 0
         self._lab = False
         self._turn = threading.Condition()
 
@@ -201,16 +191,16 @@ class Lanes:
             code = self._run.do(phase)
             with self._turn:
                 self._lab = self._lab or (phase.name == LAB_UP.name and not code)
-                self._used.remove(phase.uses)
+                self._busy -= 1
                 self._turn.notify_all()
 
     def _take(self) -> Phase | None:
         with self._turn:
             while self._pending and not self._run.failed:
                 for phase in self._pending:
-                    if (not phase.uses or phase.uses not in self._used) and (self._lab or not phase.lab):
+                    if (self._lab or not phase.lab) and not (phase.alone and self._busy):
                         self._pending.remove(phase)
-                        self._used.append(phase.uses)
+                        self._busy += 1
                         return phase
                 self._turn.wait()
             return None

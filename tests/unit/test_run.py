@@ -35,8 +35,8 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def phase(name: str, code: str, lab: bool = False, uses: str = "") -> gates.Phase:
-    return gates.Phase(name, (sys.executable, "-c", code), lab, uses)
+def phase(name: str, code: str, lab: bool = False, alone: bool = False) -> gates.Phase:
+    return gates.Phase(name, (sys.executable, "-c", code), lab, alone)
 
 
 def test_a_failing_phase_shows_its_output_and_fails_the_run(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,7 +49,7 @@ def test_a_failing_phase_shows_its_output_and_fails_the_run(logs: Path, capsys: 
 
 def test_a_failing_phase_stops_those_after_it(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the lab begin when that is up; it goes down whatever happened."""
-    steps = [phase(name, f"raise SystemExit({name == 'bad'})", True, "hosts") for name in ("good", "bad", "never")]
+    steps = [phase(name, f"raise SystemExit({name == 'bad'})", True, True) for name in ("good", "bad", "never")]
     monkeypatch.setattr(gates, "phases", lambda: steps)
     monkeypatch.setattr(gates, "LAB_UP", phase("lab up", "pass"))
     monkeypatch.setattr(gates, "LAB_DOWN", phase("lab down", "pass"))
@@ -65,12 +65,16 @@ def test_nothing_of_the_lab_begins_without_it(logs: Path, monkeypatch: pytest.Mo
     assert sorted(path.stem for path in logs.iterdir()) == ["lab down", "lab up"]
 
 
-def test_phases_that_use_the_same_take_turns(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of two fails if the other is at work; a third that uses nothing runs beside one of them."""
-    place = logs / "at-work"
-    alone = f"import os, time; os.mkdir({str(place)!r}); time.sleep(0.5); os.rmdir({str(place)!r})"
-    beside = f"import os, time; time.sleep(0.2); raise SystemExit(not os.path.isdir({str(place)!r}))"
-    steps = [phase("one", alone, uses="it"), phase("other", alone, uses="it"), phase("third", beside)]
+def test_two_run_at_a_time_and_some_alone(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the first two fails unless the other comes, the last two if anything runs beside them."""
+    place = str(logs / "here")
+    wait = f"import os, time; open({place!r} + NAME, 'w'); time.sleep(0.5); ok = os.path.exists({place!r} + OTHER)"
+    pair = [
+        phase(name, wait.replace("NAME", repr(name)).replace("OTHER", repr(other)) + "; raise SystemExit(not ok)")
+        for name, other in (("one", "other"), ("other", "one"))
+    ]
+    alone = f"import os, time; os.mkdir({place!r}); time.sleep(0.4); os.rmdir({place!r})"
+    steps = [phase("third", alone, alone=True), *pair, phase("fourth", alone, alone=True)]
     monkeypatch.setattr(gates, "phases", lambda: steps)
     assert gates.main([]) == 0
 
