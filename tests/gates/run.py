@@ -29,7 +29,7 @@ LANES = 2
 
 @dataclass(frozen=True)
 class Phase:
-    """One command. lab: it needs running lab hosts; alone: nothing may run beside it, so it comes after those others."""
+    """One command. lab: it needs running lab hosts; alone: nothing may run beside it, so it comes after the others."""
 
     name: str
     command: tuple[str, ...]
