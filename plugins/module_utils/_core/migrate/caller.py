@@ -22,8 +22,8 @@ from .line import LEASE_S, TICK_S
 _LOOK_S = 0.05
 _IDLE_TICK_S = 5.0
 _IDLE_S = 30.0  # without an answer, where nothing runs here yet: the source is gone, and its connection has not noticed
-_LIVE_S = 0.2
-WATCHDOG_S, IDLE_WATCHDOG_S = 1, 30  # of systemd's, for a process that was stopped by a signal and sees to no lease
+_LIVE_S = 0.1
+WATCHDOG_S, IDLE_WATCHDOG_S = 0.7, 30  # of systemd's, for a process that was stopped by a signal and sees to no lease
 LOST = 3  # our exit code when the lease was lost
 
 
@@ -136,7 +136,7 @@ def _live(address: str, is_leased: Callable[[], bool]) -> None:
         while True:
             patience = WATCHDOG_S if is_leased() else IDLE_WATCHDOG_S
             with suppress(OSError):
-                watchdog.sendto(f"WATCHDOG_USEC={patience}000000\nWATCHDOG=1".encode(), place)
+                watchdog.sendto(f"WATCHDOG_USEC={round(patience * 1e6)}\nWATCHDOG=1".encode(), place)
             time.sleep(_LIVE_S)
 
 
