@@ -225,7 +225,13 @@ put("{url}/points?wait=true", {{"points": {json.dumps(points)}}})
             time.sleep(0.3)
 
     def recover(self) -> str:
-        return self.source.sh(f"{COMMAND} recover -p {PROJECT} --state-dir {STATE} 2>&1", check=False)
+        """What recover says on the source, once nobody else recovers there."""
+        end = time.monotonic() + 60
+        while True:
+            said = self.source.sh(f"{COMMAND} recover -p {PROJECT} --state-dir {STATE} 2>&1", check=False)
+            if "Another operation is under way" not in said or time.monotonic() > end:
+                return said
+            time.sleep(0.5)
 
     def beats(self) -> list[tuple[float, str, str]]:
         """(time, host, volume) of each line that any copy has written, by time."""

