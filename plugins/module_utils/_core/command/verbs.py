@@ -159,9 +159,12 @@ def status(options: Options, settings: Settings, progress: Progress) -> Outcome:
 
 
 def recover(options: Options, settings: Settings, progress: Progress) -> Outcome:
+    from ..migrate.arrival_undo import fence
     from ..operation.recover import recover as core
 
     places = settings.places(create=not options["dry_run"])
+    if not options["dry_run"]:
+        fence(places)  # importing the engine's library takes longer than this may
     said = core(settings.engine(), places, check_mode=options["dry_run"])
     result = {"changed": bool(said), "actions": said}
     return Outcome(result, show.actions(result, "Nothing was left of an operation that died."))

@@ -18,7 +18,7 @@ from ..operation.places import Places
 from ..restore.kept import holds_data, remember
 from ..restore.swap import Record
 from ..restore.undo import discard, remove_tree, tidy
-from .ending import end_at_once
+from .ending import end_at_once, end_processes
 
 KEY = "arrival"  # in the journal
 CONTAINERS = "containers"  # in the journal: their restart policies by id
@@ -26,6 +26,15 @@ STARTED = "crew"  # in the journal: those that were started, by id, in their ord
 ACCEPTED = "accepted"
 SWAPPING = "swapping"
 _KEPT_S = 7 * 86400.0
+
+
+def fence(places: Places) -> None:
+    """Before anything else, and without the engine: nothing runs of an arrival that died and was not accepted."""
+    journal = Journal.load(places)
+    if journal is None or journal.data["operation"] != KEY:
+        return
+    if (journal.data.get(KEY) or {}).get("stage") != ACCEPTED:
+        end_processes(journal.data.get(CONTAINERS) or ())
 
 
 def undo(engine: Engine, journal: Journal) -> list[str]:
