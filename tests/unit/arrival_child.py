@@ -29,6 +29,7 @@ def kill(answer: bool) -> None:
 
 def main() -> None:
     under_test.LEASE_S, under_test.TICK_S, under_test._IDLE_TICK_S = ASKED["lease"], ASKED["tick"], ASKED["tick"]
+    under_test.live()
     caller = under_test.Caller(sys.stdin.buffer, sys.stdout.buffer, kill)
     caller.begin()
     caller.say(hello=ASKED.get("protocol", PROTOCOL))

@@ -267,7 +267,7 @@ def test_the_gate_becomes_the_arrival_in_a_unit_that_ends_it(target: Target, mon
     own = ["--project", "om", "--state-dir", str(target.state_dir), "--docker-host", DEFAULT_HOST, "--quiet"]
     assert words[at + 1 :] == [under_test.COMMAND, "arrive", OPERATION, *own]
     assert f"--property=ExecStopPost=-{shlex.join([under_test.COMMAND, 'recover', *own])}" in words[:at]
-    assert {"--pipe", f"--property=WatchdogSec={gate.IDLE_WATCHDOG_S}", "--property=WatchdogSignal=SIGKILL"} <= set(
+    assert {"--pipe", f"--property=WatchdogSec={gate.WATCHDOG_S}", "--property=WatchdogSignal=SIGKILL"} <= set(
         words[:at]
     )
 

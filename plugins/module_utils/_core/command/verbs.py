@@ -213,7 +213,10 @@ def gate(options: Options, settings: Settings, progress: Progress) -> Outcome:
 
 
 def arrive(options: Options, settings: Settings, progress: Progress) -> Outcome:
-    from ..migrate import arrival
+    from ..migrate import caller
+
+    caller.live()
+    from ..migrate import arrival  # it takes its time
 
     result = arrival.run(settings.places(), settings.engine(), options["operation"], progress)
     return Outcome(result, "")

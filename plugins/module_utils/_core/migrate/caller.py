@@ -23,7 +23,7 @@ _LOOK_S = 0.05
 _IDLE_TICK_S = 5.0
 _IDLE_S = 30.0  # without an answer, where nothing runs here yet: the source is gone, and its connection has not noticed
 _LIVE_S = 0.1
-WATCHDOG_S, IDLE_WATCHDOG_S = 0.7, 30  # of systemd's, for a process that was stopped by a signal and sees to no lease
+WATCHDOG_S = 1  # of systemd's
 LOST = 3  # our exit code when the lease was lost
 
 
@@ -47,13 +47,10 @@ class Caller:
         self._valid = 0.0
 
     def begin(self) -> None:
-        """Start to listen and to tick, and to tell systemd's watchdog that we live."""
+        """Start to listen and to tick."""
         self._valid = _clock()
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
-        if os.environ.get("NOTIFY_SOCKET"):
-            about = os.environ["NOTIFY_SOCKET"], lambda: self._hurry
-            threading.Thread(target=_live, args=about, daemon=True).start()
 
     def next(self) -> dict[str, Any] | None:
         """The next request; None when the source has hung up."""
@@ -129,14 +126,21 @@ class Caller:
                 os._exit(LOST)
 
 
-def _live(address: str, is_leased: Callable[[], bool]) -> None:
-    """systemd's own protocol (sd_notify(3)): a word now and then, without which it kills us; soon, while leased."""
+def live() -> None:
+    """Tell systemd's watchdog from now on that this process lives (sd_notify(3)); it kills us a second after it hears
+    nothing, as one that was stopped by a signal sees to no lease. To be called first of all.
+    """
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        threading.Thread(target=_live, args=(address,), daemon=True).start()
+
+
+def _live(address: str) -> None:
     place = address.replace("@", "\0", 1) if address[0] == "@" else address
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as watchdog:
         while True:
-            patience = WATCHDOG_S if is_leased() else IDLE_WATCHDOG_S
             with suppress(OSError):
-                watchdog.sendto(f"WATCHDOG_USEC={round(patience * 1e6)}\nWATCHDOG=1".encode(), place)
+                watchdog.sendto(b"WATCHDOG=1", place)
             time.sleep(_LIVE_S)
 
 

@@ -25,7 +25,7 @@ from ..operation.lock import OperationLock
 from ..operation.places import Places
 from ..operation.recover import recover
 from .arrival_undo import KEY
-from .caller import IDLE_WATCHDOG_S
+from .caller import WATCHDOG_S
 from .door import Expected, conf
 from .line import LINE, SETTLE
 
@@ -54,7 +54,7 @@ def enter(places: Places, operation: str, docker_host: str, asked: str) -> None:
         f"--unit={unit_name(places, operation)}",
         f"--property=ExecStopPost=-{shlex.join(after)}",
         "--property=OOMScoreAdjust=-900",
-        f"--property=WatchdogSec={IDLE_WATCHDOG_S}",
+        f"--property=WatchdogSec={WATCHDOG_S}",
         "--property=WatchdogSignal=SIGKILL",
         "--property=NotifyAccess=main",
         f"--description=Takes the stack {project} over from another host",
