@@ -263,9 +263,9 @@ put("{url}/points?wait=true", {{"points": {json.dumps(points)}}})
 
     def two_at_once(self) -> list[tuple[float, str, str]]:
         """Lines of the source between the first and the last of any stretch in which the target wrote."""
-        beats = [one for one in self.beats() if one[2] == "data"]
-        times = [at for at, name, _volume in beats if name == "lab2"]
-        return [one for one in self.beats() if times and one[1] == "lab1" and times[0] <= one[0] <= times[-1]]
+        beats = self.beats()
+        times = [at for at, name, volume in beats if name == "lab2" and volume == "data"]
+        return [one for one in beats if times and one[1] == "lab1" and times[0] <= one[0] <= times[-1]]
 
     def is_whole(self, host: Host) -> bool:
         """Every line that a container of the source has written is in the volumes of this host, once and in order."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from moving_stack import PROJECT, PROMISED_S, STATE, Flit
@@ -36,10 +35,6 @@ def flit(installed: Flit) -> Flit:
     return installed
 
 
-def drain(told: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list(told)
-
-
 def stays(flit: Flit) -> None:
     """The source runs with all that it ever wrote, there were never two, and the target has nothing."""
     assert flit.running(flit.source) == BOTH
@@ -64,7 +59,7 @@ def moved(flit: Flit) -> None:
 
 
 def test_it_moves(flit: Flit) -> None:
-    told = drain(flit.move())
+    told = list(flit.move())
     result = told[-1]["result"]
     assert result["changed"]
     moved(flit)
@@ -78,7 +73,7 @@ BEFORE = ["connect", "transfer", "freeze", "delta", "start", "target: swap", "ta
 
 @pytest.mark.parametrize("at", BEFORE)
 def test_the_source_is_killed(flit: Flit, at: str) -> None:
-    told = drain(flit.move(at))
+    told = list(flit.move(at))
     assert told[-1]["step"] == at
     assert flit.await_beat(flit.source, told[-1]["time"], PROMISED_S) < PROMISED_S
     flit.await_end()
@@ -99,7 +94,7 @@ def test_a_recovery_right_after_a_death_waits_for_the_target_too(flit: Flit) -> 
 @pytest.mark.parametrize("at", ["ask accept", "asked accept", "retire"])
 def test_the_source_is_killed_around_the_point_of_no_return(flit: Flit, at: str) -> None:
     """Its watcher asks the target, and goes on as that says."""
-    told = drain(flit.move(at))
+    told = list(flit.move(at))
     assert told[-1]["step"] == at
     flit.await_end()
     if at == "ask accept":

@@ -19,6 +19,7 @@ from ..restore.kept import holds_data, remember
 from ..restore.swap import Record
 from ..restore.undo import discard, remove_tree, tidy
 from .ending import end_at_once, end_processes
+from .policies import restore_policies
 
 KEY = "arrival"  # in the journal
 CONTAINERS = "containers"  # in the journal: their restart policies by id
@@ -68,9 +69,7 @@ def undo(engine: Engine, journal: Journal) -> list[str]:
 def finish(engine: Engine, places: Places, journal: Journal) -> None:
     """All is as deployed, restart policies too; what was in the volumes before, if anything, is kept for a week."""
     record = Record.from_json(journal.data[KEY])
-    for identity, policy in (journal.data.get(CONTAINERS) or {}).items():
-        with suppress(NotFoundError):
-            engine.set_restart_policy(identity, policy)
+    restore_policies(engine, journal.data.get(CONTAINERS) or {})
     if not record.until:
         record.until = float(journal.data["started"]) + _KEPT_S
     remember(places, record)

@@ -19,6 +19,7 @@ from ..operation.journal import Journal
 from ..operation.places import Places
 from ..operation.retired import Retirement
 from .ending import end_at_once
+from .policies import restore_policies
 from .request import Key, MigrateRequest, forget_keys
 
 KEY = "migrate"  # in the journal
@@ -48,7 +49,7 @@ def undo(engine: Engine, journal: Journal) -> list[str]:
     if stage == RETIRED:
         finish(engine, places, journal)
         return [f"The stack runs on {request.target} by now, so it was retired here."]
-    _restore_policies(engine, record.get("policies") or {})
+    restore_policies(engine, record.get("policies") or {})
     if not journal.same_boot:  # frozen when the host went down, perhaps with no restart policy just then
         _go_on(engine, journal.data.get("paused") or ())
     forget_keys(places)
@@ -85,7 +86,7 @@ def resolve(engine: Engine, journal: Journal, accepted: bool) -> str:
         journal.note(KEY, {"stage": RETIRED})
         return RETIRED
     journal.notes({"paused": record["frozen"], KEY: {"stage": MOVING}})  # first: the target is not asked twice
-    _restore_policies(engine, record.get("policies") or {})
+    restore_policies(engine, record.get("policies") or {})
     _go_on(engine, record["frozen"])
     return MOVING
 
@@ -117,9 +118,3 @@ def finish(engine: Engine, places: Places, journal: Journal) -> Retirement:
     end_at_once(engine, dict.fromkeys([*(one["id"] for one in record.get("frozen") or ()), *policies]))
     forget_keys(places)
     return retirement
-
-
-def _restore_policies(engine: Engine, policies: Mapping[str, Any]) -> None:
-    for identity, policy in policies.items():
-        with suppress(NotFoundError):
-            engine.set_restart_policy(identity, policy)

@@ -32,6 +32,7 @@ from ..restore.crew import Crew
 from ..restore.restore import new_id
 from ..volumes import PROJECT_LABEL
 from .departure import make_plan
+from .policies import restore_policies
 
 KEY = "handover"  # in the journal
 TAG = "migration"
@@ -170,7 +171,7 @@ def undo(engine: Engine, journal: Journal) -> list[str]:
         places = Places.of(str(journal.data["project"]), _state_dir(journal), create=False)
         finish(places, journal)
         return [f"The stack was retired here for {record['target']}."]
-    _restore_policies(engine, record.get("policies") or {})
+    restore_policies(engine, record.get("policies") or {})
     return ["The stack was not moved."] if record else []
 
 
@@ -193,7 +194,7 @@ def come_back(project: str, state_dir: str, engine: Engine, check_mode: bool = F
         for identity in retirement.policies:
             with suppress(NotFoundError):
                 found[identity] = engine.inspect_container(identity)
-        _restore_policies(engine, retirement.policies)
+        restore_policies(engine, retirement.policies)
         retirement.remove(places)
         crew = Crew(engine, project, found)
         crew.start(_START_S)
@@ -203,12 +204,6 @@ def come_back(project: str, state_dir: str, engine: Engine, check_mode: bool = F
 
 def _state_dir(journal: Journal) -> str:
     return journal.path.rsplit("/", 2)[0]
-
-
-def _restore_policies(engine: Engine, policies: Mapping[str, Any]) -> None:
-    for identity, policy in policies.items():
-        with suppress(NotFoundError):
-            engine.set_restart_policy(identity, policy)
 
 
 def _take_back(error: BaseException, engine: Engine, places: Places) -> None:
