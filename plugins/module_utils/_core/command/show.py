@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ..byte_sizes import show_bytes
+from . import show_repositories
 from .wording import age, census, duration, phase_now, table
 
 
@@ -28,6 +29,8 @@ def backup(project: str, result: Mapping[str, Any]) -> str:
         "",
         _volumes(volumes),
     ]
+    if result.get("copies"):
+        lines += ["", show_repositories.copies(result, warnings=False)]
     removed = result.get("removed") or []
     if removed:
         lines += ["", f"Removed as no longer kept: {', '.join(identity[:8] for identity in removed)}"]
@@ -117,6 +120,7 @@ def attention(found: Mapping[str, Any], max_age_h: float | None, now: datetime) 
         said.append(f"The last backup is {age(_moment(last['created']), now)} old.")
     if failed and (not last or _moment(failed["created"]) > _moment(last["created"])):
         said.append(f"The last attempt, {age(_moment(failed['created']), now)} ago, failed: {failed['message']}")
+    said += show_repositories.attention(found["last"], max_age_h, now)
     return said
 
 
@@ -129,6 +133,7 @@ def status(found: Mapping[str, Any]) -> str:
             f"  last backup   {_ago(last)}, snapshot {last['snapshot_id'][:8]}, writes blocked "
             f"{duration(float(last['freeze_s']))}, verified: {last['verify']}"
         )
+    lines += show_repositories.status(found["last"])
     proven = found["last"].get("drill")
     lines.append(
         f"  last drill    {_ago(proven)}" if proven else "  last drill    never ('openmemory-stack drill' makes one)"
