@@ -49,7 +49,7 @@ DOCKER = {
     "logs": set(),
     "ps": set(),
 }  # fmt: skip
-VARIABLE = re.compile(r"(?:stack|docker_host|backup|restore|purge|convert|migrate|update)_\w+")
+VARIABLE = re.compile(r"(?:stack|docker_host|backup|restore|prune|purge|convert|migrate|update)_\w+")
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:

@@ -25,6 +25,7 @@ from .sftp import ssh_command
 from .snapshot import Snapshot
 
 PATIENCE_S = 120.0  # nobody waits for it
+LOCK_WAIT_S = 900.0  # for a prune of another machine
 _TRIES = 3
 _PAUSE_S = 10.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -103,6 +104,7 @@ class Copy:
             os.path.join(state_dir, "cache"),
             command=near.restic.command if near else "restic",
             limit_upload=self.limit_upload,
+            lock_wait_s=LOCK_WAIT_S,
             patience_s=patience_s,
             source=near.restic if near else None,
         )

@@ -113,7 +113,7 @@ def _kept_by_policy(newest_first: Sequence[Snapshot], keep: Keep) -> list[Snapsh
     kept = []
     left = {name: getattr(keep, name) for name, bucket in _BUCKETS}
     last: dict[str, object] = {}
-    since = _before(newest_first[0].time, keep.within) if keep.within and newest_first else None
+    since = earlier(newest_first[0].time, keep.within) if keep.within and newest_first else None
     for number, each in enumerate(newest_first):
         wanted = since is not None and each.time > since
         for name, bucket in _BUCKETS:
@@ -130,7 +130,8 @@ def _kept_by_policy(newest_first: Sequence[Snapshot], keep: Keep) -> list[Snapsh
     return kept
 
 
-def _before(time: datetime, duration: str) -> datetime:
+def earlier(time: datetime, duration: str) -> datetime:
+    """The moment that is a duration such as 1y6m before another; StackError where it is none."""
     match = _DURATION.fullmatch(duration)
     if match is None:  # Keep has checked it
         raise StackError(f"keep.within is {duration!r}: give a time such as 36h, 7d, 2m or 1y6m.")
