@@ -72,7 +72,11 @@ class Updated:
                     "volumes": ["data:/data"],
                     "depends_on": ["other"],
                 },
-                "other": {**common, "image": images["other"], "volumes": ["place:/place", "disk:/disk", f"{self.directory}/host:/host"]},
+                "other": {
+                    **common,
+                    "image": images["other"],
+                    "volumes": ["place:/place", "disk:/disk", f"{self.directory}/host:/host"],
+                },
             },
             "volumes": {"data": {}, "place": {"driver_opts": place}, "disk": {"driver_opts": disk}},
         }
