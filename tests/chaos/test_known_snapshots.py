@@ -36,7 +36,7 @@ class Home:
 
     def commit(self) -> str:
         (self.path / "staging/file").write_text(str(len(list(self.snapshots.iterdir()))))
-        return self.repository.commit(str(self.path / "staging"), ["file"], TAGS).snapshot_id
+        return str(self.repository.commit(str(self.path / "staging"), ["file"], TAGS).snapshot_id)
 
     @property
     def snapshots(self) -> Path:
