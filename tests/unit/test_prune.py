@@ -15,7 +15,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.errors impo
 from ansible_collections.openmemory.stack.plugins.module_utils._core.prune.arrivals import Arrivals
 from ansible_collections.openmemory.stack.plugins.module_utils._core.prune.choice import false_times, to_prune
 from ansible_collections.openmemory.stack.plugins.module_utils._core.prune.prune import PruneRequest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep, to_remove
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot
 
 NOW = datetime(2026, 11, 25, 3, 0, tzinfo=UTC)
@@ -59,10 +59,10 @@ def test_false_times_make_nothing_go(days_ago: float, number: int) -> None:
         assert set(going([*GOOD, *false], arrivals, keep)) <= set(honest)
 
 
-def test_restics_own_rule_would_have_removed_all() -> None:
-    """By one snapshot of the year 2126, as `restic forget --keep-within 30d` measures: the test above is worth it."""
-    newest = max([*GOOD, made("false", -36500)], key=lambda each: each.time)
-    assert all(each.time < newest.time - timedelta(days=30) for each in GOOD)
+def test_counting_would_have_removed_all() -> None:
+    """So the test above is worth something."""
+    false = [made(f"false{each}", each / 1000, "verified=full") for each in range(5)]
+    assert {each.id for each in GOOD} <= {each.id for each in to_remove([*GOOD, *false], Keep(last=5), NOW)}
 
 
 def test_the_last_good_one_stays_for_the_whole_time_after_what_follows_it() -> None:

@@ -84,6 +84,7 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"(dial tcp[^\n]*|no such host|connection refused|Connection refused|i/o timeout"
+        r"|nothing moved for \d+ seconds"
         r"|Could not resolve hostname[^\n]*"
         r"|Connection timed out|No route to host|Network is unreachable|connect: [^\n]*"
         r"|unable to start the sftp session[^\n]*)",

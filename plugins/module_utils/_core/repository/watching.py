@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 RETRY = re.compile(r"^(?P<what>.*?) returned error, retrying after|^(?P<load>Load\(.*\)) failed:")
-STALLED = "nothing moved for {:.0f} seconds, retrying after: i/o timeout"
+STALLED = "connection returned error, retrying after 0s: nothing moved for {:.0f} seconds"
 _KEPT_LINES = 400  # of standard error; restic repeats itself for every blob of a damaged pack
 _ENDS_WITHIN_S = 5.0
 _STALL_S = 300.0  # a connection that is only silent gives no error; restic 0.14 then waits for ever
