@@ -152,6 +152,6 @@ def test_check_mode_lists_exactly_what_goes(place: Place) -> None:
 def test_a_damaged_repository_is_left_as_it_is(place: Place) -> None:
     next(iter(place.directory.glob("data/*/*"))).unlink()
     before = place.files()
-    with pytest.raises(StackError, match=r"is damaged .*and nothing was removed"):
+    with pytest.raises(StackError, match="is damaged"):
         prune.run(place.request(Keep(within="15d")), now=NOW)
     assert place.files() == before
