@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..byte_sizes import show_bytes
+from ..operation.last import moment as _moment
+from ..operation.last import outcome
 from .wording import age, census, duration, phase_now, table
 
 
@@ -110,13 +112,21 @@ def attention(found: Mapping[str, Any], max_age_h: float | None, now: datetime) 
         said.append(
             f"A {left['operation']} died in the phase {left['phase']}; 'openmemory-stack recover' puts that right."
         )
-    last, failed = found["last"].get("backup"), found["last"].get("backup_failed")
+    last = found["last"].get("backup")
     if not last:
         said.append("No backup was made from this host yet.")
     elif max_age_h is not None and now - _moment(last["created"]) > timedelta(hours=max_age_h):
         said.append(f"The last backup is {age(_moment(last['created']), now)} old.")
-    if failed and (not last or _moment(failed["created"]) > _moment(last["created"])):
-        said.append(f"The last attempt, {age(_moment(failed['created']), now)} ago, failed: {failed['message']}")
+    for operation in ("backup", "drill", "check", "recover"):
+        ended = outcome(found["last"], operation)
+        if ended is not None and not ended.ok:
+            what = "attempt" if operation == "backup" else operation
+            said.append(f"The last {what}, {age(ended.at, now)} ago, failed: {ended.message}")
+    for unit in found.get("failed_units") or ():
+        said.append(f"systemd lists {unit} as failed; 'journalctl --unit {unit}' says why.")
+    undone = [*((found["last"].get("monitoring") or {}).get("problems") or ())]
+    undone += found.get("notification_problems") or ()
+    said += [f"Monitoring: {problem}" for problem in dict.fromkeys(undone)]
     return said
 
 
@@ -208,11 +218,6 @@ def _minute(moment: str) -> str:
 def _ago(last: Mapping[str, Any]) -> str:
     moment = _moment(last["created"])
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}, {age(moment)} ago"
-
-
-def _moment(text: str) -> datetime:
-    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def _timings(timings: Mapping[str, float]) -> str:
