@@ -134,7 +134,7 @@ def status(found: Mapping[str, Any]) -> str:
     """How the stack is kept, in a few lines."""
     lines = [f"Stack {found['project']}, repository {found['repository'] or 'not set'}"]
     last = found["last"].get("backup")
-    if last:
+    if last and "snapshot_id" in last:
         lines.append(
             f"  last backup   {_ago(last)}, snapshot {last['snapshot_id'][:8]}, writes blocked "
             f"{duration(float(last['freeze_s']))}, verified: {last['verify']}"
@@ -143,6 +143,9 @@ def status(found: Mapping[str, Any]) -> str:
     lines.append(
         f"  last drill    {_ago(proven)}" if proven else "  last drill    never ('openmemory-stack drill' makes one)"
     )
+    checked = found["last"].get("check")
+    if checked:
+        lines.append(f"  last check    {_ago(checked)}: the repository was good")
     updated, recovered = found["last"].get("update"), found["last"].get("recovered")
     if updated:
         lines.append(f"  last update   {_ago(updated)}: {', '.join(updated['updated'])}")

@@ -21,6 +21,7 @@ from . import metrics, notify
 from .settings import MonitoringSettings, load
 
 Result = dict[str, Any]
+OWN_RECORD = ("backup", "drill")  # they record more than that, themselves
 PROBLEMS = "monitoring"  # in last.json: what stands in the way of monitoring itself
 
 
@@ -80,7 +81,7 @@ def failed(watch: Watch, message: str, seconds: float | None, quietly: bool = Fa
 def _succeeded(watch: Watch, result: Mapping[str, Any], seconds: float) -> list[str]:
     def record(places: Places) -> None:
         more: dict[str, Any] = {"finished": now(), "seconds": _round(seconds)}
-        if watch.operation not in read_last(places):
+        if watch.operation not in OWN_RECORD or watch.operation not in read_last(places):
             more["created"] = more["finished"]
         add_to_last(places, watch.operation, more)
         if watch.measure is not None:
