@@ -69,7 +69,7 @@ def promtool(*words: str, text: str = "") -> str:
 
 def rendered(last: dict[str, Any] = LAST) -> str:
     settings = MonitoringSettings(max_age_s={"backup": 93600.0})
-    return metrics.render("om", "/var/lib/openmemory-stack/om", last, settings, TOLD)
+    return str(metrics.render("om", "/var/lib/openmemory-stack/om", last, settings, TOLD))
 
 
 def samples(text: str) -> dict[str, float]:
