@@ -19,7 +19,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 LOOPBACK = "127.0.0.1"
 
@@ -79,7 +79,7 @@ class SmtpHandler(socketserver.StreamRequestHandler):
         message = email.message_from_bytes(b"".join(lines), policy=email.policy.default)
         body = message.get_body(("plain", "html"))
         text = body.get_content() if body is not None else ""
-        self.server.mailbox.add(  # type: ignore[attr-defined]
+        cast(SmtpServer, self.server).mailbox.add(
             kind="mail", sender=sender, to=recipients, title=str(message["Subject"]), body=text
         )
 
@@ -95,7 +95,7 @@ class HttpHandler(BaseHTTPRequestHandler):
         refused = "refuse" in self.path
         if not refused:
             told = {"kind": "web", "path": self.path, "authorization": self.headers.get("Authorization", "")}
-            self.server.mailbox.add(**told, body=json.loads(text))  # type: ignore[attr-defined]
+            cast(WebServer, self.server).mailbox.add(**told, body=json.loads(text))
         self.send_response(503 if refused else 200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -104,20 +104,20 @@ class HttpHandler(BaseHTTPRequestHandler):
         """Nothing on standard error."""
 
 
-class _SmtpServer(socketserver.ThreadingTCPServer):
+class SmtpServer(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
     mailbox: Mailbox
 
 
-class _WebServer(ThreadingHTTPServer):
+class WebServer(ThreadingHTTPServer):
     mailbox: Mailbox
 
 
 def start(mailbox: Mailbox, smtp_port: int = 0, http_port: int = 0) -> tuple[Any, Any]:
     """Both servers, answering in threads of their own: (mail, web); server_address[1] is the port, shutdown() ends."""
-    mail = _SmtpServer((LOOPBACK, smtp_port), SmtpHandler)
-    web = _WebServer((LOOPBACK, http_port), HttpHandler)
+    mail = SmtpServer((LOOPBACK, smtp_port), SmtpHandler)
+    web = WebServer((LOOPBACK, http_port), HttpHandler)
     mail.mailbox = web.mailbox = mailbox
     for server in (mail, web):
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -28,6 +28,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.l
     record_repository,
 )
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.retired import Retirement
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "roles" / "monitoring" / "files"
@@ -82,7 +83,7 @@ def test_promtool_has_nothing_to_say_of_them() -> None:
 
 def test_every_metric_has_help_and_type_and_is_written() -> None:
     text = rendered({**LAST, "check": LAST["drill"], "recover": LAST["drill"]})
-    written = {NAME.match(name).group() for name in samples(text)}  # type: ignore[union-attr]
+    written = {NAME.findall(name)[0] for name in samples(text)}
     assert written == set(metrics.NAMES)
     for name in metrics.NAMES:
         assert f"\n# TYPE {name} gauge\n" in f"\n{text}"
@@ -283,3 +284,14 @@ def test_the_dashboard_asks_for_what_is_written_in_promql_that_is_right(tmp_path
     assert f"{len(plain)} rules found" in promtool("check", "rules", str(tmp_path / "queries.yml"))
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids)) > 10
+
+
+def test_the_metrics_of_a_stack_that_was_moved_are_taken_away(tmp_path: Path) -> None:
+    watch = watch_for(tmp_path, {"metrics_dir": str(tmp_path)})
+    watched(watch, good)
+    file = tmp_path / "openmemory-stack-om.prom"
+    assert file.exists()
+    Retirement("1f", "om", "other", "192.0.2.1").write(watch.places())
+    known = ["-p", "om", "--config-dir", str(tmp_path), "--state-dir", watch.state_dir]
+    assert command.main(["metrics", *known]) == 0
+    assert not file.exists()

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import BusyError, StackError
 from ..operation.last import add_to_last, now, outcome, read_last, record_last, record_repository
 from ..operation.places import CONFIG_DIR, STATE_DIR, Places
+from ..operation.retired import read_retirement
 from ..repository.failures import LockedError
 from . import metrics, notify
 from .settings import MonitoringSettings, load
@@ -117,9 +118,15 @@ def _after(watch: Watch, record: Callable[[Places], None], detail: str, quietly:
 
 
 def write_metrics(places: Places, settings: MonitoringSettings) -> str:
-    """Write them where the settings say; the directory, "" where they say none. Raises StackError."""
+    """Write them where the settings say; the directory, "" where they say none. Raises StackError.
+
+    Those of a stack that was moved to another host are taken away.
+    """
     directory = settings.textfiles
     if not directory:
+        return ""
+    if read_retirement(places) is not None:
+        metrics.remove(places, settings)
         return ""
     text = metrics.render(places.project, places.state, read_last(places), settings, notify.read_told(places))
     metrics.write(directory, places.project, text)
