@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.command import main as command
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import BusyError, StackError
-from ansible_collections.openmemory.stack.plugins.module_utils._core.monitoring import apprise
+from ansible_collections.openmemory.stack.plugins.module_utils._core.monitoring import apprise, hook
 from ansible_collections.openmemory.stack.plugins.module_utils._core.monitoring.watch import Watch, watched
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import read_last
 
@@ -181,6 +181,22 @@ def test_what_is_under_way_or_interrupted_is_told_to_nobody(
     assert mailbox.read() == []
     places = Watch("om", "backup", str(host.state), str(host.etc)).places()
     assert read_last(places)["backup_failed"]["message"] == "It was interrupted."
+
+
+def test_a_recovery_that_is_tried_again_is_told_by_the_hook(
+    host: Host, mailbox: Mailbox, ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.targets(hook=f"json://{LOOPBACK}:{ports[1]}/")
+    monkeypatch.setenv("INVOCATION_ID", "1f")
+    watch = Watch("om", "recover", str(host.state), str(host.etc), quiet=True)
+    with pytest.raises(StackError):
+        watched(watch, host._raise(StackError("The other host does not answer.")))
+    assert mailbox.read() == []
+    failed = {"ActiveState": "failed", "Result": "start-limit-hit", "InvocationID": "1f"}
+    monkeypatch.setattr(hook, "show", lambda unit: failed if "recover" in unit else {})
+    hook.run("om", str(host.state), str(host.etc))
+    (told,) = mailbox.read()
+    assert "The other host does not answer." in told["body"]["message"]
 
 
 def test_the_verb_notify_sends_a_test(

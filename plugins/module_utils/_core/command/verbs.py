@@ -169,7 +169,7 @@ def recover(options: Options, settings: Settings, progress: Progress) -> Outcome
         said = core(settings.engine(), places, check_mode=options["dry_run"])
         return {"changed": bool(said), "actions": said}
 
-    watch = Watch(settings.project, "recover", settings.state_dir, settings.config_dir)
+    watch = Watch(settings.project, "recover", settings.state_dir, settings.config_dir, quiet=True)
     result = work() if options["dry_run"] else watched(watch, work)
     return Outcome(result, show.actions(result, "Nothing was left of an operation that died."), _code(result))
 

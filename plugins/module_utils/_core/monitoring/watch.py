@@ -28,13 +28,16 @@ PROBLEMS = "monitoring"  # in last.json: what stands in the way of monitoring it
 
 @dataclass(frozen=True)
 class Watch:
-    """One run of an operation (metrics.OPERATIONS). repository: as given, where its facts are to be measured."""
+    """One run of an operation (metrics.OPERATIONS). measure gives what record_repository() takes. A quiet one tells of
+    no failure by itself, as it is tried again; systemd's hook does where it fails for good.
+    """
 
     project: str
     operation: str
     state_dir: str = STATE_DIR
     config_dir: str = CONFIG_DIR
     measure: Callable[[], tuple[str, Mapping[str, Any]]] | None = field(default=None, repr=False)
+    quiet: bool = False
 
     def settings(self) -> MonitoringSettings | None:
         return load(self.config_dir, self.project)
@@ -55,7 +58,7 @@ def watched(watch: Watch, work: Callable[[], Result]) -> Result:
     except (BusyError, LockedError):
         raise
     except StackError as error:
-        said = failed(watch, str(error), time.monotonic() - begun)
+        said = failed(watch, str(error), time.monotonic() - begun, watch.quiet)
         if said:
             error.args = (" ".join([str(error), *said]),)
         raise
