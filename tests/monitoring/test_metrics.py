@@ -226,6 +226,20 @@ def test_settings_that_cannot_be_meant_are_a_warning(tmp_path: Path, text: str, 
     assert re.search(says, said)
 
 
+def test_status_knows_what_is_too_old(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    watch = watch_for(tmp_path, {"max_age_s": {"backup": 93600, "drill": 1, "check": 1}, "metrics_dir": ""})
+    watched(watch, good)
+    record_last(watch.places(), "drill", {"created": "2020-01-02T03:04:05+00:00"})
+    known = ["--json", "-p", "om", "--config-dir", str(tmp_path), "--state-dir", watch.state_dir]
+    assert command.main(["status", *known]) == 3
+    (said,) = json.loads(capsys.readouterr().out)["attention"]
+    assert said.startswith("The last drill is ")
+    (tmp_path / "om.monitoring.json").write_text("{")
+    assert command.main(["status", *known]) == 3
+    (said,) = json.loads(capsys.readouterr().out)["attention"]
+    assert "om.monitoring.json cannot be read" in said
+
+
 def test_what_is_recorded_stays_for_those_who_read_it(tmp_path: Path) -> None:
     places = Places.of("om", str(tmp_path))
     record_last(places, "backup", {"created": "2026-11-26T02:31:00+00:00", "snapshot_id": "5f0c"})

@@ -104,19 +104,20 @@ def snapshots(project: str, found: Mapping[str, Any], total: int) -> str:
     )
 
 
-def attention(found: Mapping[str, Any], max_age_h: float | None, now: datetime) -> list[str]:
-    """Sentences on what somebody should look at."""
+def attention(found: Mapping[str, Any], max_age_s: Mapping[str, float], now: datetime) -> list[str]:
+    """Sentences on what somebody should look at. max_age_s: after which an operation's last success is too old."""
     said = []
     left = found["unfinished"]
     if left and not left["running"]:
         said.append(
             f"A {left['operation']} died in the phase {left['phase']}; 'openmemory-stack recover' puts that right."
         )
-    last = found["last"].get("backup")
-    if not last:
+    if not found["last"].get("backup"):
         said.append("No backup was made from this host yet.")
-    elif max_age_h is not None and now - _moment(last["created"]) > timedelta(hours=max_age_h):
-        said.append(f"The last backup is {age(_moment(last['created']), now)} old.")
+    for operation, seconds in max_age_s.items():
+        last = found["last"].get(operation)
+        if last and now - _moment(last["created"]) > timedelta(seconds=seconds):
+            said.append(f"The last {operation} is {age(_moment(last['created']), now)} old.")
     for operation in ("backup", "drill", "check", "recover"):
         ended = outcome(found["last"], operation)
         if ended is not None and not ended.ok:
@@ -125,7 +126,7 @@ def attention(found: Mapping[str, Any], max_age_h: float | None, now: datetime) 
     for unit in found.get("failed_units") or ():
         said.append(f"systemd lists {unit} as failed; 'journalctl --unit {unit}' says why.")
     undone = [*((found["last"].get("monitoring") or {}).get("problems") or ())]
-    undone += found.get("notification_problems") or ()
+    undone += found.get("monitoring_problems") or ()
     said += [f"Monitoring: {problem}" for problem in dict.fromkeys(undone)]
     return said
 

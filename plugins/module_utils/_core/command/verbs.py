@@ -136,6 +136,7 @@ def check(options: Options, settings: Settings, progress: Progress) -> Outcome:
 def status(options: Options, settings: Settings, progress: Progress) -> Outcome:
     from ..monitoring.hook import failed_units
     from ..monitoring.notify import problems_of, read_told
+    from ..monitoring.settings import load as load_monitoring
     from ..operation.durable_json import read_json
     from ..operation.unfinished import unfinished
     from ..restore import kept
@@ -150,9 +151,17 @@ def status(options: Options, settings: Settings, progress: Progress) -> Outcome:
         "kept": [entry.as_result() for entry in kept.load(places)],
         "progress": read_json(places.progress) if left and left["running"] else None,
         "failed_units": failed_units(settings.project),
-        "notification_problems": problems_of(read_told(places)),
+        "monitoring_problems": problems_of(read_told(places)),
     }
-    found["attention"] = show.attention(found, options.get("max_age"), datetime.now(timezone.utc))
+    ages: dict[str, float] = {}
+    try:
+        watching = load_monitoring(settings.config_dir, settings.project)
+        ages.update(watching.max_age_s if watching else {})
+    except StackError as error:
+        found["monitoring_problems"].append(str(error))
+    if "max_age" in options:
+        ages["backup"] = 3600 * options["max_age"]
+    found["attention"] = show.attention(found, ages, datetime.now(timezone.utc))
     return Outcome(found, show.status(found), ATTENTION if found["attention"] else DONE)
 
 
