@@ -69,12 +69,14 @@ def phases() -> list[Phase]:
                 "tests/gates",
                 "tests/bench",
                 "tests/chaos",
+                "tests/monitoring",
             ),
         ),
         Phase("ruff", ("sh", "-c", "ruff check . && ruff format --check .")),
         Phase("yamllint", ("yamllint", "--strict", ".")),
         Phase("shell", ("sh", "-c", "git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck")),
         Phase("docs", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_docs_examples.py")),
+        Phase("monitoring", (PYTHON, "-m", "pytest", "-q", "tests/monitoring")),
         Phase("collection", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_collection.py")),
     ]
     wanted = os.environ.get("SCENARIO") or "all"

@@ -250,5 +250,5 @@ def test_status_says_what_lacks_something() -> None:
     last = {"copies": {"created": when, "repositories": {"far": about, "good": {"ok": True, "success": when}}}}
     now = datetime(2026, 11, 25, 4, 0, tzinfo=UTC)
     assert show_repositories.attention(last, None, now) == ["The copy to far, 2 h ago, failed: It refuses us."]
-    assert show_repositories.attention(last, 1.0, now)[1] == "The last copy to good is 2 h old."
+    assert show_repositories.attention(last, 3600.0, now)[1] == "The last copy to good is 2 h old."
     assert show_repositories.status(last)[0] == "  copy          far: never complete yet"

@@ -14,17 +14,19 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import PartlyDoneError, StackError
-from ..operation.last import read_last, record_last
+from ..operation.last import read_last, record_last, record_repository
 from ..operation.lock import OperationLock
 from ..operation.places import Places
 from ..operation.progress import Progress
 from ..repository.copying import Copy, bring, missing_in
 from ..repository.failures import NoRepositoryError
 from ..repository.repository import Repository
+from ..repository.snapshot import Snapshot, iso
 from .request import BackupRequest
 from .snapshots import own_of, retain
 
 KIND = "copies"
+_MADE = "The snapshot was made, but it"
 
 
 def run(request: BackupRequest, near: Repository, progress: Progress, check_mode: bool = False) -> dict[str, Any]:
@@ -44,6 +46,8 @@ def run(request: BackupRequest, near: Repository, progress: Progress, check_mode
         result: dict[str, Any] = {"actions": [], "warnings": []}
         fill(request, places, near, progress, result)
         progress.done()
+        if all(each["ok"] for each in result["copies"]):
+            _put_right(places)
     result["changed"] = any(each["copied"] or each["made"] or each["removed"] for each in result["copies"])
     raise_for_failed(result)
     return result
@@ -56,7 +60,7 @@ def fill(request: BackupRequest, places: Places, near: Repository, progress: Pro
     its entry (ok: False) and hinders no other. All is recorded on this host, for status and metrics.
     """
     host = socket.gethostname()
-    here: list[Any] | None = None
+    here: list[Snapshot] | None = None
     result["copies"] = []
     for copy in request.far():
         progress.phase(f"copy to {copy.name}")
@@ -68,6 +72,7 @@ def fill(request: BackupRequest, places: Places, near: Repository, progress: Pro
             if here is None:
                 here = own_of(near, request.project, host)
             entry.update(bring(copy, far, here, request.project, places))
+            _known(places, entry["repository"], here)
             if copy.keep:
                 _retain(copy, far, places, host, entry, result)
         except (OSError, StackError) as error:
@@ -82,7 +87,7 @@ def raise_for_failed(result: dict[str, Any]) -> None:
     if not failed:
         return
     names = " and ".join(each["name"] for each in failed)
-    kept = "The snapshot was made, but it" if result.get("snapshot_id") else "What is missing there"
+    kept = _MADE if result.get("snapshot_id") else "What is missing there"
     raise PartlyDoneError(
         f"{kept} was not copied to {names}; the next run brings all that is missing there. {failed[0]['error']}", result
     )
@@ -116,6 +121,21 @@ def _retain(
         entry["removed"] = [each.id for each in going]
     except StackError as error:  # all is there, which is what counts
         result["warnings"].append(f"Nothing was removed from {copy.name}: {error}")
+
+
+def _known(places: Places, shown: str, here: Sequence[Snapshot]) -> None:
+    """For the metrics of each repository."""
+    if here:
+        with suppress(StackError):
+            record_repository(places, shown, {"newest": iso(here[-1].time), "snapshot_id": here[-1].id})
+
+
+def _put_right(places: Places) -> None:
+    """A backup whose only failure was a far repository has not failed any more."""
+    failed = read_last(places).get("backup_failed") or {}
+    if str(failed.get("message", "")).startswith(_MADE):
+        with suppress(StackError):
+            record_last(places, "backup_failed", {})
 
 
 def _actions(copy: Copy, entry: dict[str, Any]) -> list[str]:

@@ -59,7 +59,7 @@ def status(last: Mapping[str, Any]) -> list[str]:
     return [f"  copy          {name}: {_success(about)}" for name, about in sorted(found.items())]
 
 
-def attention(last: Mapping[str, Any], max_age_h: float | None, now: datetime) -> list[str]:
+def attention(last: Mapping[str, Any], max_age_s: float | None, now: datetime) -> list[str]:
     """Sentences on far repositories that lack something."""
     record = last.get("copies") or {}
     said = []
@@ -67,7 +67,7 @@ def attention(last: Mapping[str, Any], max_age_h: float | None, now: datetime) -
         if not about["ok"]:
             ago = age(_moment(record["created"]), now)
             said.append(f"The copy to {name}, {ago} ago, failed: {about['error']}")
-        elif max_age_h is not None and now - _moment(about["success"]) > timedelta(hours=max_age_h):
+        elif max_age_s is not None and now - _moment(about["success"]) > timedelta(seconds=max_age_s):
             said.append(f"The last copy to {name} is {age(_moment(about['success']), now)} old.")
     return said
 
