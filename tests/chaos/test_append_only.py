@@ -41,7 +41,7 @@ class Place:
 
     @property
     def directory(self) -> Path:
-        return self.home / "server" / "data" / self.url.strip("/").split("/")[-1]
+        return self.home / "server" / "data" / self.url.strip("/").rsplit("/", maxsplit=1)[-1]
 
     def host(self) -> Repository:
         cache = str(self.home / "cache")
