@@ -174,7 +174,13 @@ def drill(options: Options, settings: Settings, progress: Progress) -> Outcome:
     from ..proof import drill as core
 
     request = core.DrillRequest(**{**_given(core.DrillRequest, options), **settings.repository_options()})
-    result = core.run(request, settings.engine(), progress)
+    try:
+        result = core.run(request, settings.engine(), progress)
+    except BusyError:
+        raise
+    except StackError as error:
+        _record_failure(settings, "drill", error)
+        raise
     return Outcome(result, show.drill(settings.project, result), _code(result))
 
 
