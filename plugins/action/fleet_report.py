@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
             json=data,
             summary=model["summary"],
             msg=f"{verdict(model['summary'])}: {page}",
-            diff={"before": outline(before), "after": outline(model), "before_header": data, "after_header": data},
+            diff={"before": before_words(before), "after": outline(model), "before_header": data, "after_header": data},
         )
         return result
 
@@ -89,6 +89,14 @@ def read(path: str) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def before_words(model: Mapping[str, Any]) -> str:
+    """The outline of the last report; empty where it is of another version, or is none."""
+    try:
+        return str(outline(model))
+    except (LookupError, TypeError, AttributeError):
+        return ""
 
 
 def write(path: str, content: str, mode: int) -> None:

@@ -33,7 +33,7 @@ options:
     required: true
   template:
     description:
-      - Jinja2 template of the page, looked for as the module M(ansible.builtin.template) does. What is put in is escaped.
+      - Jinja2 template of the page, looked for as M(ansible.builtin.template) does. All that it shows is escaped.
     type: path
     required: true
   stylesheet:

@@ -16,7 +16,7 @@ from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_charts imp
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-OPEN_AT_MOST = 10  # hosts whose details are open at first
+OPEN_AT_MOST = 10  # hosts whose details are open at first: the worst
 MINUS = "\u2212"
 LISTED_AT_MOST = 100  # of what is wrong, on top; the hosts' own sections have all
 
@@ -32,7 +32,7 @@ def fleet_page(model: Mapping[str, Any], template: str, style: str) -> str:
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest(style)}'; base-uri 'none'; form-action 'none'"
     )
-    return environment.from_string(
+    rendered: str = environment.from_string(
         template
     ).render(
         model=model,
@@ -45,6 +45,7 @@ def fleet_page(model: Mapping[str, Any], template: str, style: str) -> str:
         listed=model["findings"][:LISTED_AT_MOST],
         open_at_most=OPEN_AT_MOST,
     )
+    return rendered.lstrip()
 
 
 def digest(content: str) -> str:

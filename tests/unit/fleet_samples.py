@@ -129,9 +129,7 @@ def fleet(size: int) -> list[dict[str, Any]]:
         if number % 50 == 7:
             hosts.append(unreachable(name))
         elif number % 50 == 11:
-            hosts.append(
-                failed(name, "The Docker SDK for Python cannot be imported on this host; install python3-docker.")
-            )
+            hosts.append(failed(name, "sudo: a password is required"))
         elif number % 20 == 3:
             hosts.append(answer(name, stale(number)))
         else:
