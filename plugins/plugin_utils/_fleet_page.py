@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.openmemory.stack.plugins.plugin_utils import _fleet_text as words
 from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_charts import Charts, freeze_facts, freeze_words
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 OPEN_AT_MOST = 10  # hosts whose details are open at first: the worst
 MINUS = "\u2212"
@@ -27,7 +28,8 @@ def fleet_page(model: Mapping[str, Any], template: str, style: str) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters.update(
-        {name: getattr(words, name) for name in ("size", "span", "age", "day", "count")} | {"per_day": per_day}
+        {name: getattr(words, name) for name in ("size", "span", "age", "day", "count")}
+        | {"per_day": per_day, "breaks": breaks}
     )
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest(style)}'; base-uri 'none'; form-action 'none'"
@@ -51,6 +53,11 @@ def fleet_page(model: Mapping[str, Any], template: str, style: str) -> str:
 def digest(content: str) -> str:
     """As a Content-Security-Policy names what stands in the page."""
     return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def breaks(name: Any) -> Markup:
+    """A name or path, escaped, that a line may break in after a separator."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_/.:@-])(?=\w)", str(name)))
 
 
 def verdict(summary: Mapping[str, Any]) -> str:

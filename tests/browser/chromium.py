@@ -50,7 +50,7 @@ _FRAME = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
 <iframe id="frame" src="/page" width="WIDTH" height="900" style="border:0"></iframe><script>
 document.getElementById("frame").onload = (event) => {
   const page = event.target.contentDocument, root = page.documentElement, view = page.defaultView;
-  page.querySelectorAll("details").forEach((each) => { each.open = true; });
+  page.querySelectorAll("details").forEach((each) => { each.open = true; each.style.contentVisibility = "visible"; });
   const isAway = (each) => view.getComputedStyle(each).position === "absolute";
   const isHidden = (each) => each && (isAway(each) || isHidden(each.parentElement));
   const out = [...page.body.querySelectorAll("*")].filter((each) => {

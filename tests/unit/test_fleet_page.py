@@ -20,7 +20,7 @@ from .fleet_samples import MIB, NOW, answer, container, failed, fleet, iso, stac
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/report"
 TEMPLATE, STYLE = (ROLE / "templates/report.html.j2").read_text(), (ROLE / "files/report.css").read_text()
-VOID = {"meta", "link", "br", "path", "circle", "rect", "use"}
+VOID = {"wbr", "meta", "link", "br", "path", "circle", "rect", "use"}
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}{% raw %}&amp;</style></svg></title>"
 
 
