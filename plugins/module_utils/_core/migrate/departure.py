@@ -168,8 +168,7 @@ class _Departure:
         self.journal = journal
         self.key = key
         self.ledgers = {volume.key: Ledger(volume.path, _hidden(volume.path)) for volume in plan.volumes}
-        self.elsewhere = find_elsewhere(engine, request.project)
-        self.layers = {plan.keys[name] for name in self.elsewhere}
+        self.layers = {plan.keys[name] for name in plan.elsewhere}
         self.sent_bytes = 0
         self.deadline = float("inf")
 
@@ -214,7 +213,7 @@ class _Departure:
     def _census(self) -> dict[str, Any]:
         """What the stores hold, also one whose data lies beside its volume."""
         found: dict[str, Any] = census.ask(self.engine, self.plan.containers, self.plan.keys)
-        for name, one in self.elsewhere.items():
+        for name, one in self.plan.elsewhere.items():
             with suppress(StackError):
                 found[self.plan.keys[name]] = census.count(one.store, self.plan.containers[one.container])
         return found
