@@ -173,6 +173,24 @@ def test_a_status_is_a_word_and_a_shape_and_not_only_a_colour() -> None:
         assert f'<symbol id="i-{status}"' in text
 
 
+def light(colour: str) -> float:
+    """Relative luminance, as WCAG defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("shade", [0, 1], ids=["light", "dark"])
+def test_text_can_be_read_on_what_it_stands_on(shade: int) -> None:
+    blocks = re.findall(r":root \{(.*?)\n *\}", STYLE, re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6});", blocks[shade]))
+    pairs = [(text, on) for text in ("ink", "soft", "bad") for on in ("paper", "card")]
+    pairs += [(each, f"{each}-wash") for each in ("bad", "warn", "good")] + [("soft", "wash"), ("plot", "card")]
+    for text, on in pairs:
+        low, high = sorted((light(colours[text]), light(colours[on])))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (text, on)
+
+
 def test_each_cell_names_its_column_for_who_sees_a_card() -> None:
     cells = Page(page(*everything())).named("td")
     assert cells
