@@ -37,6 +37,7 @@ VOLATILE = frozenset(
     | {"total_bytes", "free_percent", "full_in_days", "data_bytes", "oldest_newest_s"}
 )
 _DAY_S = 86400.0
+_NO_RESULT = ("MODULE FAILURE", "Module result deserialization failed")  # what went wrong is in the module's output
 _PREFIX = re.compile(r"^(Task failed: |Data could not be sent to remote host \S+ Make sure this .* over ssh: )+")
 
 
@@ -123,7 +124,7 @@ def sentence(result: Mapping[str, Any]) -> str:
     if result.get("timedout"):
         return "It gave no answer in time (report_timeout)."
     said = str(result.get("msg") or "It failed and did not say why.")
-    if said.startswith("MODULE FAILURE"):
+    if said.startswith(_NO_RESULT):
         lines = [
             line for name in ("module_stderr", "module_stdout") for line in str(result.get(name) or "").splitlines()
         ]

@@ -70,6 +70,7 @@ def test_every_host_is_told_whatever_ansible_registered() -> None:
             {"msg": "MODULE FAILURE: No start", "module_stderr": "a\nsudo: a password is required\n\n"},
             "sudo: a password is required",
         ),
+        ({"msg": "Module result deserialization failed: x", "module_stderr": "E: no zipfile"}, "E: no zipfile"),
         ({"msg": "one\n  two\t\x1b[31mthree"}, "one two \ufffd[31mthree"),
         ({"msg": "x" * 9000}, "x" * 599 + "…"),
     ],
