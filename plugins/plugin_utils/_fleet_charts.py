@@ -58,13 +58,13 @@ class Charts:
         top = max(each["seconds"] for each in freezes) or 1
         step = min(14.0, width / len(freezes))
         width = max(round(step * len(freezes)), 1)
-        bar = max(1.0, step * 0.72)
+        thick = max(1.0, step * 0.72)
         parts: dict[str, list[str]] = {}
         for number, each in enumerate(freezes):
             tall = max(1.0, each["seconds"] / top * (height - 2))
             left = number * step
             parts.setdefault(way_class(each["way"]), []).append(
-                f"M{left:.1f} {height}v-{tall:.1f}h{bar:.1f}v{tall:.1f}z"
+                f"M{left:.1f} {height}v-{tall:.1f}h{thick:.1f}v{tall:.1f}z"
             )
         body = f'<path class="floor" d="M0 {height - 0.5}h{width}"/>' + "".join(
             f'<path class="bar {way}" d="{"".join(bars)}"/>' for way, bars in sorted(parts.items())
