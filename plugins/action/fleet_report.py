@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import docker_argument_spec
 from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_findings import Limits
 from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_model import fleet_model, outline
 from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_page import digest, fleet_page, verdict
@@ -33,17 +34,16 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        hosts = self._task.args.pop("hosts", None)  # large, and checked by the model
-        if not isinstance(hosts, list) or not all(isinstance(each, Mapping) and "host" in each for each in hosts):
-            raise AnsibleActionFail("hosts is no list of tables with host and result; give what stack_info returned.")
-        spec: dict[str, Any] = {name: {"type": "float", "default": getattr(Limits, name)} for name in LIMITS}
-        spec |= {name: {"type": "path", "required": True} for name in ("directory", "template", "stylesheet")}
-        spec |= {"title": {"type": "str", "default": "OpenMemory"}, "mode": {"type": "str", "default": "0640"}}
-        _validation, asked = self.validate_argument_spec(spec)
+        hosts = hosts_of(self._task.args)
+        spec: dict[str, Any] = {
+            name: {"type": "path", "required": True} for name in ("directory", "template", "stylesheet")
+        }
+        _validation, asked = self.validate_argument_spec(
+            {**spec, **options(), "mode": {"type": "str", "default": "0640"}}
+        )
         mode = file_mode(asked["mode"])
         template, style = self._text("templates", asked["template"]), self._text("files", asked["stylesheet"])
-        now, limits = datetime.now(timezone.utc), Limits(**{name: asked[name] for name in LIMITS})
-        model = fleet_model(hosts, now, asked["title"], limits, look=digest(template + style))
+        model = model_of(hosts, asked, look=digest(template + style))
         directory = os.path.expanduser(asked["directory"])
         page, data = os.path.join(directory, PAGE), os.path.join(directory, DATA)
         before = read(data) if os.path.exists(page) else {}
@@ -68,6 +68,28 @@ class ActionModule(ActionBase):
                 return file.read()
         except (OSError, ValueError) as error:
             raise AnsibleActionFail(f"{path} cannot be read ({error}); correct it.") from error
+
+
+def options() -> dict[str, Any]:
+    """Those that fleet_report shares with its info twin."""
+    spec: dict[str, Any] = {name: {"type": "float", "default": getattr(Limits, name)} for name in LIMITS}
+    return {**spec, "title": {"type": "str", "default": "OpenMemory"}}
+
+
+def hosts_of(arguments: dict[str, Any]) -> list[Mapping[str, Any]]:
+    """Take the hosts out of a task's arguments; the model checks them. AnsibleActionFail where there are none."""
+    hosts = arguments.pop("hosts", None)  # large, so it is not copied by validating it
+    for name in docker_argument_spec():  # defaults of the action group, which are for the hosts' engines
+        arguments.pop(name, None)
+    if not isinstance(hosts, list) or not all(isinstance(each, Mapping) and "host" in each for each in hosts):
+        raise AnsibleActionFail("hosts is no list of tables with host and result; give what stack_info returned.")
+    return hosts
+
+
+def model_of(hosts: list[Mapping[str, Any]], asked: Mapping[str, Any], look: str = "") -> dict[str, Any]:
+    """The model of now, by validated options."""
+    limits = Limits(**{name: asked[name] for name in LIMITS})
+    return fleet_model(hosts, datetime.now(timezone.utc), asked["title"], limits, look)
 
 
 def file_mode(text: str) -> int:

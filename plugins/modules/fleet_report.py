@@ -15,16 +15,9 @@ description:
   - Makes an HTML page and a JSON file from what M(openmemory.stack.stack_info) returned on each host. Hosts that gave
     no answer are on it with the reason.
   - The page asks for nothing else, no script, font or image, and its own policy forbids it to.
-  - Runs on the controller, and is what the role C(report) ends with. M(openmemory.stack.stack_info) is the part that
-    only reads.
+  - Runs on the controller, and is what the role C(report) ends with. M(openmemory.stack.fleet_report_info) makes the
+    same without writing it.
 options:
-  hosts:
-    description:
-      - The hosts, each with C(host), its name in the inventory, and C(result), what M(openmemory.stack.stack_info)
-        returned there or, where it gave no answer, what Ansible registered of that.
-    type: list
-    elements: dict
-    required: true
   directory:
     description:
       - Directory on the controller for C(index.html) and C(report.json). It is made if it is missing.
@@ -41,36 +34,13 @@ options:
       - CSS file that is put into the page, looked for in C(files).
     type: path
     required: true
-  title:
-    description:
-      - Title of the page.
-    type: str
-    default: OpenMemory
   mode:
     description:
       - Mode of the two files.
     type: str
     default: '0640'
-  max_age_hours:
-    description:
-      - How many hours old the newest snapshot of a stack may be. 0 for any.
-    type: float
-    default: 26
-  drill_max_age_days:
-    description:
-      - How many days old the last drill may be. 0 demands none.
-    type: float
-    default: 31
-  min_free_percent:
-    description:
-      - How much of a file system with volumes has to be free. 0 for any.
-    type: float
-    default: 10
-  full_in_days:
-    description:
-      - Warn where the volumes grow so fast that their file system is full in less than this. 0 never does.
-    type: float
-    default: 14
+extends_documentation_fragment:
+  - openmemory.stack.fleet
 attributes:
   check_mode:
     support: full
@@ -85,6 +55,7 @@ attributes:
         sizes and free space is different.
 seealso:
   - module: openmemory.stack.stack_info
+  - module: openmemory.stack.fleet_report_info
 author:
   - The openmemory.stack developers (@openmemory)
 """

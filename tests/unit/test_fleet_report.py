@@ -19,7 +19,8 @@ import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.task import Task
-from ansible_collections.openmemory.stack.plugins.action import fleet_report
+from ansible_collections.openmemory.stack.plugins.action import fleet_report, fleet_report_info
+from ansible_collections.openmemory.stack.plugins.doc_fragments import fleet
 from ansible_collections.openmemory.stack.plugins.modules import fleet_report as documented
 
 from .fleet_samples import answer, container, stack, unreachable
@@ -130,7 +131,25 @@ def test_bad_input_is_one_sentence(run: Run, options: dict[str, Any], sentence: 
 
 
 def test_the_documentation_has_the_options_and_their_defaults() -> None:
-    options = yaml.safe_load(documented.DOCUMENTATION)["options"]
-    told = {name: about.get("default") for name, about in options.items() if not about.get("required")}
+    shared = yaml.safe_load(fleet.ModuleDocFragment.DOCUMENTATION)["options"]
+    own = yaml.safe_load(documented.DOCUMENTATION)["options"]
+    told = {name: about.get("default") for name, about in {**shared, **own}.items() if not about.get("required")}
     limits = {name: getattr(fleet_report.Limits, name) for name in fleet_report.LIMITS}
     assert told == {**limits, "title": "OpenMemory", "mode": "0640"}
+    assert set(shared) - {"hosts"} == set(fleet_report.options())
+
+
+def test_defaults_of_the_action_group_are_for_the_hosts_engines(run: Run) -> None:
+    assert run(answer("a", stack()), docker_host="unix:///run/other.sock", timeout=30)["changed"]
+
+
+def test_the_info_twin_tells_the_same_and_writes_nothing(run: Run, tmp_path: Path) -> None:
+    hosts = [answer("a", stack()), unreachable("b")]
+    task = Task.load({"openmemory.stack.fleet_report_info": {}})
+    task.args = {"hosts": hosts, "max_age_hours": "1"}
+    arguments = task, Mock(_shell=Mock(tmpdir=None)), Mock(check_mode=False), DataLoader(), Mock(), Mock()
+    told = fleet_report_info.ActionModule(*arguments).run(task_vars={})
+    assert not told["changed"]
+    assert [each["code"] for each in told["report"]["findings"]] == ["unreachable", "stale"]
+    assert os.listdir(tmp_path) == []
+    assert json.loads(Path(run(*hosts, max_age_hours=1)["json"]).read_text())["hosts"] == told["report"]["hosts"]
