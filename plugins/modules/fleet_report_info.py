@@ -74,7 +74,7 @@ report:
         - What is wrong, the worst first, each with C(host), C(project), C(level), C(code), C(message) and C(since).
       type: list
       elements: dict
-      sample: [{host: memory-1, project: openmemory, level: critical, code: never_backed_up, message: 'It was never backed up.'}]
+      sample: [{host: memory-1, project: openmemory, level: critical, code: stale, since: '2026-11-22T02:15:04Z'}]
     hosts:
       description: The hosts, the worst first, each with C(name), C(status), C(problem) and C(stacks).
       type: list
