@@ -38,7 +38,10 @@ VOLATILE = frozenset(
 )
 _DAY_S = 86400.0
 _NO_RESULT = ("MODULE FAILURE", "Module result deserialization failed")  # what went wrong is in the module's output
-_PREFIX = re.compile(r"^(Task failed: |Data could not be sent to remote host \S+ Make sure this .* over ssh: )+")
+_PREFIX = re.compile(
+    r"^(Task failed: |Failed to connect to the host via ssh: (?=ssh: )"
+    r"|Data could not be sent to remote host \S+ Make sure this .* over ssh: )+"
+)
 
 
 def fleet_model(

@@ -65,7 +65,8 @@ def test_every_host_is_told_whatever_ansible_registered() -> None:
     ("result", "told"),
     [
         ({"timedout": {"period": 5}, "msg": "x"}, "It gave no answer in time (report_timeout)."),
-        ({"msg": "Task failed: Failed to connect"}, "Failed to connect"),
+        ({"msg": "Task failed: Failed to connect to the host via ssh: ssh: refused"}, "ssh: refused"),
+        ({"msg": "Task failed: Failed to connect to the host via ssh: "}, "Failed to connect to the host via ssh:"),
         (
             {"msg": "MODULE FAILURE: No start", "module_stderr": "a\nsudo: a password is required\n\n"},
             "sudo: a password is required",
