@@ -157,7 +157,7 @@ stacks:
           elements: str
           sample: []
     last:
-      description: The last of C(backup), C(backup_failed), C(drill), C(drill_failed), C(update), C(recovered).
+      description: The last of C(backup), C(drill), C(check), each of them with C(_failed), C(update) and C(recovered).
       type: dict
       sample: {backup: {created: '2026-11-25T02:15:03+00:00', freeze_s: 0.2, verify: quick}}
     unfinished:
@@ -174,7 +174,8 @@ stacks:
       type: dict
       sample: {target: new.example.com, at: '2026-11-25T02:15:07+00:00'}
     schedule:
-      description: Of C(backup) and C(drill) whether the timer is C(active), the C(next) run and the last C(result).
+      description:
+        - Of C(backup), C(drill) and C(check) whether the timer is C(active), the C(next) run and the last C(result).
       type: dict
       sample: {backup: {active: true, next: '2026-11-26T02:41:12Z', result: success}}
     problems:

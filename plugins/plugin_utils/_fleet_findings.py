@@ -75,12 +75,21 @@ def _unfinished(stack: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         )
 
 
+def _failure(stack: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    """What the last run of an operation failed with; None where it did not."""
+    done, failed = stack["last"].get(kind) or {}, stack["last"].get(f"{kind}_failed")
+    ended, at = moment(done.get("finished") or done.get("created")), moment((failed or {}).get("created"))
+    return failed if failed and at and (ended is None or at > ended) else None
+
+
 def _backups(stack: Mapping[str, Any], now: datetime, limits: Limits) -> Iterator[dict[str, Any]]:
-    failed, snapshots = stack["last"].get("backup_failed"), stack["snapshots"]
-    done = moment((stack["last"].get("backup") or {}).get("created"))
-    at = moment(failed["created"]) if failed else None
-    if failed and at and (done is None or at > done):
-        yield finding(CRITICAL, "backup_failed", f"The last backup failed: {failed['message']}", failed["created"])
+    snapshots = stack["snapshots"]
+    for kind, words in (("backup", "backup"), ("check", "check of the repository")):
+        failed = _failure(stack, kind)
+        if failed:
+            yield finding(
+                CRITICAL, f"{kind}_failed", f"The last {words} failed: {failed['message']}", failed["created"]
+            )
     if not stack["settings"]:
         if not any(problem["part"] == "settings" for problem in stack["problems"]) and _is_there(stack):
             yield finding(CRITICAL, "never_backed_up", "No backups are set up; playbooks/backup.yml does it.")
@@ -105,9 +114,9 @@ def _backups(stack: Mapping[str, Any], now: datetime, limits: Limits) -> Iterato
 
 
 def _drills(stack: Mapping[str, Any], now: datetime, limits: Limits) -> Iterator[dict[str, Any]]:
-    drill, failed = stack["last"].get("drill"), stack["last"].get("drill_failed")
-    done, at = moment((drill or {}).get("created")), moment((failed or {}).get("created"))
-    if failed and at and (done is None or at > done):
+    drill, failed = stack["last"].get("drill"), _failure(stack, "drill")
+    done = moment((drill or {}).get("created"))
+    if failed:
         yield finding(CRITICAL, "drill_failed", f"The last drill failed: {failed['message']}", failed["created"])
     elif not limits.drill_max_age_days or not (stack["snapshots"] or {}).get("newest"):
         return
@@ -168,7 +177,7 @@ def _schedule(stack: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if backup and stack["settings"] and not backup["active"]:
         yield finding(WARNING, "no_timer", "No timer takes its backups (backup_schedule).")
     for kind, timer in sorted(timers.items()):
-        told = stack["last"].get(f"{kind}_failed")  # the failure itself says more
+        told = _failure(stack, kind)  # says more
         if timer["result"] != "success" and not told:
             unit = f"openmemory-stack-{kind}@{stack['project']}.service"
             yield finding(CRITICAL, "run_failed", f"The last run of {unit} failed ({timer['result']}).")

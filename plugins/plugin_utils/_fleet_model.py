@@ -146,7 +146,7 @@ def _stack(answered: Mapping[str, Any], now: datetime, limits: Limits) -> dict[s
         "unfinished": answered["unfinished"],
         "kept": answered["kept"],
         "moved": answered["moved"],
-        "schedule": answered["schedule"] or {"backup": None, "drill": None},
+        "schedule": answered["schedule"] or dict.fromkeys(("backup", "drill", "check")),
         "problems": answered["problems"],
     }
     points = _points(answered["snapshots"])

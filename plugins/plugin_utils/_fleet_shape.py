@@ -62,10 +62,28 @@ SNAPSHOTS = {
     "damaged": [str],
 }
 LAST = {
-    "backup": Maybe({"created": str, "snapshot_id": Maybe(str), "freeze_s": Maybe(float), "verify": Maybe(str)}),
+    "backup": Maybe(
+        {
+            "created": str,
+            "finished": Maybe(str),
+            "snapshot_id": Maybe(str),
+            "freeze_s": Maybe(float),
+            "verify": Maybe(str),
+        }
+    ),
     "backup_failed": Maybe(FAILURE),
-    "drill": Maybe({"created": str, "snapshot_id": Maybe(str), "seconds": Maybe(float), "memories": Maybe(int)}),
+    "drill": Maybe(
+        {
+            "created": str,
+            "finished": Maybe(str),
+            "snapshot_id": Maybe(str),
+            "seconds": Maybe(float),
+            "memories": Maybe(int),
+        }
+    ),
     "drill_failed": Maybe(FAILURE),
+    "check": Maybe({"created": str, "finished": Maybe(str)}),
+    "check_failed": Maybe(FAILURE),
     "update": Maybe({"created": str, "updated": Maybe([str])}),
     "recovered": Maybe(FAILURE),
 }
@@ -80,7 +98,7 @@ STACK = {
     "unfinished": Maybe({"operation": str, "phase": str, "started": str, "running": bool}),
     "kept": [{"volume": str, "path": str, "until": str, "operation": Maybe(str)}],
     "moved": Maybe({"target": str, "at": str}),
-    "schedule": Maybe({"backup": Maybe(TIMER), "drill": Maybe(TIMER)}),
+    "schedule": Maybe({"backup": Maybe(TIMER), "drill": Maybe(TIMER), "check": Maybe(TIMER)}),
     "problems": [{"part": str, "message": str}],
 }
 ANSWER = {"host": str, "now": str, "stacks": [STACK]}

@@ -69,6 +69,7 @@ def phases() -> list[Phase]:
                 "tests/gates",
                 "tests/bench",
                 "tests/chaos",
+                "tests/monitoring",
             ),
         ),
         Phase("ruff", ("sh", "-c", "ruff check . && ruff format --check .")),
@@ -76,6 +77,7 @@ def phases() -> list[Phase]:
         Phase("shell", ("sh", "-c", "git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck")),
         Phase("docs", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_docs_examples.py")),
         Phase("browser", (PYTHON, "-m", "pytest", "-q", "tests/browser")),
+        Phase("monitoring", (PYTHON, "-m", "pytest", "-q", "tests/monitoring")),
         Phase("collection", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_collection.py")),
     ]
     wanted = os.environ.get("SCENARIO") or "all"

@@ -98,6 +98,7 @@ LEFT = {"operation": "backup", "phase": "freeze", "started": iso(hours=1), "runn
             "backup_failed",
             "critical",
         ),
+        ({"last": {**stack()["last"], "check_failed": DRILL_FAILED}}, "check_failed", "critical"),
         ({"unfinished": LEFT}, "unfinished", "critical"),
         ({"unfinished": {**LEFT, "running": True}}, "under_way", "note"),
         (
@@ -154,6 +155,9 @@ def test_ages_count_by_the_clock_of_the_host() -> None:
 def test_a_failure_that_was_followed_by_a_success_is_over() -> None:
     old = {"created": iso(days=9), "message": "No."}
     assert codes(last={**stack()["last"], "backup_failed": old, "drill_failed": old}) == {}
+    slow = {"created": iso(hours=2), "finished": iso(minutes=1)}  # what it is of was a while before it ended
+    between = {"created": iso(hours=1), "message": "No."}
+    assert codes(last={**stack()["last"], "backup": slow, "backup_failed": between}) == {}
 
 
 def test_where_a_stack_was_moved_away_nothing_is_demanded() -> None:

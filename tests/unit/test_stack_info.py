@@ -16,16 +16,14 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.openmemory.stack.plugins.module_utils._core.command import main as command
 from ansible_collections.openmemory.stack.plugins.module_utils._core.command.settings import Settings
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
-from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import read_last, record_last
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import record_last
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.overview import history as history_module
 from ansible_collections.openmemory.stack.plugins.module_utils._core.overview import overview as overview_module
 from ansible_collections.openmemory.stack.plugins.module_utils._core.overview import schedule as schedule_module
 from ansible_collections.openmemory.stack.plugins.module_utils._core.overview.history import history, spread
-from ansible_collections.openmemory.stack.plugins.module_utils._core.proof import drill as drill_core
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.manifest import Manifest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot
 from ansible_collections.openmemory.stack.plugins.modules import stack_info
@@ -273,13 +271,7 @@ def test_bad_input_is_one_sentence(run: Run, options: dict[str, Any]) -> None:
     assert f"{name} is {value}" in run(**options)["msg"]
 
 
-def test_a_drill_that_fails_is_recorded_for_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_arguments: Any) -> None:
-        raise StackError("12 rows are missing.")
-
-    configure(tmp_path, project="om")
-    places = Places.of("om", str(tmp_path / "state"), str(tmp_path / "run"))
-    monkeypatch.setattr(drill_core, "run", refuse)
-    monkeypatch.setattr(Settings, "engine", lambda _settings: None)
-    assert command.main(["drill", "--project", "om", "--config-dir", str(tmp_path / "etc")]) == 1
-    assert read_last(places)["drill_failed"]["message"] == "12 rows are missing."
+def test_the_settings_of_the_monitoring_are_no_stack(run: Run, tmp_path: Path) -> None:
+    configure(tmp_path)
+    (tmp_path / "etc/om.monitoring.json").write_text("{}")
+    assert [each["project"] for each in run()["stacks"]] == ["om"]

@@ -34,10 +34,12 @@ from .history import history
 from .schedule import schedule
 
 _TOLD = {
-    "backup": ("created", "snapshot_id", "freeze_s", "verify"),
+    "backup": ("created", "finished", "snapshot_id", "freeze_s", "verify"),
     "backup_failed": ("created", "message"),
-    "drill": ("created", "snapshot_id", "seconds", "memories"),
+    "drill": ("created", "finished", "snapshot_id", "seconds", "memories"),
     "drill_failed": ("created", "message"),
+    "check": ("created", "finished"),
+    "check_failed": ("created", "message"),
     "update": ("created", "updated"),
     "recovered": ("created", "message"),
 }
@@ -61,7 +63,8 @@ def projects(config_dir: str) -> list[str]:
     """The stacks that have settings on this host, by name. StackError where they cannot be seen."""
     if os.path.isdir(config_dir) and not os.access(config_dir, os.R_OK | os.X_OK):
         raise StackError(f"{config_dir} cannot be read; use become: true.")
-    return sorted(os.path.basename(path)[: -len(".json")] for path in glob.glob(os.path.join(config_dir, "*.json")))
+    names = [os.path.basename(path)[: -len(".json")] for path in glob.glob(os.path.join(config_dir, "*.json"))]
+    return sorted(name for name in names if "." not in name)  # no project has one; PROJECT.monitoring.json does
 
 
 def overview(names: Sequence[str], connect: Callable[[], Engine], wanted: Wanted) -> dict[str, Any]:

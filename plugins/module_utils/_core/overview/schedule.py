@@ -11,14 +11,14 @@ import re
 import subprocess
 from typing import Any
 
-KINDS = ("backup", "drill")
+KINDS = ("backup", "drill", "check")
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)")
 _PROPERTIES = "Id,LoadState,ActiveState,NextElapseUSecRealtime,Result"
 _LIMIT_S = 10
 
 
 def schedule(project: str) -> dict[str, dict[str, Any]] | None:
-    """{kind: {active, next (ISO, UTC), result}} of the timers of backups and drills; None where no systemd answers.
+    """{kind: {active, next (ISO, UTC), result}} of the timers, None where no systemd answers.
 
     active: whether the timer waits. result: systemd's word for how the last run of its service ended, "success" also
     where there was none.
