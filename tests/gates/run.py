@@ -76,6 +76,7 @@ def phases() -> list[Phase]:
         Phase("yamllint", ("yamllint", "--strict", ".")),
         Phase("shell", ("sh", "-c", "git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck")),
         Phase("docs", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_docs_examples.py")),
+        Phase("browser", (PYTHON, "-m", "pytest", "-q", "tests/browser")),
         Phase("monitoring", (PYTHON, "-m", "pytest", "-q", "tests/monitoring")),
         Phase("collection", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_collection.py")),
     ]
