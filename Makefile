@@ -1,6 +1,6 @@
 # Every target is a line or two that calls a script; 'make help' lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench lab lab-destroy lint unit sanity molecule docs-check collection lock
+.PHONY: help setup demo test soak bench lab lab-destroy lint unit sanity molecule docs-check collection lock messages docsite
 
 HOSTS ?= 3
 ROUNDS ?= 200
@@ -59,6 +59,14 @@ molecule: ## the Molecule scenarios (SCENARIO=stack_path for one)
 docs-check: ## check every example in the documentation
 	@$(SETUP) python
 	@$(GATES) docs
+
+messages: ## write docs/messages/ anew from the sentences in the code
+	@$(SETUP) python
+	@.venv/bin/python tests/gates/messages.py
+
+docsite: ## build the collection's documentation as HTML in build/docsite/html
+	@$(SETUP) python
+	@$(GATES) docsite
 
 collection: ## build the collection and install it into an empty place
 	@$(SETUP) python

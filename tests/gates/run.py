@@ -75,6 +75,7 @@ def phases() -> list[Phase]:
         Phase("yamllint", ("yamllint", "--strict", ".")),
         Phase("shell", ("sh", "-c", "git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck")),
         Phase("docs", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_docs_examples.py")),
+        Phase("messages", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_messages.py")),
         Phase("collection", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_collection.py")),
     ]
     wanted = os.environ.get("SCENARIO") or "all"
