@@ -1,6 +1,6 @@
 """What fleets of 10, 100 and 1,000 hosts cost the controller, with the connection faked: CPU, memory, round trips.
 
-Whole runs of the collection's playbooks where nothing changes. The hosts answer at once, so that what is measured is the
+Whole runs of the collection's playbooks where nothing changes. The hosts answer at once, so what is measured is the
 controller's own work; once more with answers that take their time, for what forks do. Figures are in
 build/bench/simulation.json. The exit code says whether the cost grows in proportion: a host beyond the hundredth may
 cost at most MOST_GROWTH times one beyond the tenth. SIZES="10 100" in the environment runs other sizes.

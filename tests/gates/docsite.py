@@ -1,7 +1,7 @@
 """Builds the collection's documentation with antsibull-docs and Sphinx into build/docsite/html, without any network.
 
-Modules, roles and filters document themselves. A playbook does not, so the pages of the playbooks are written here,
-into a copy of the collection, from what stands in them: the comment at their head, plays, hosts, roles, variables they read.
+Modules, roles and filters document themselves. A playbook does not, so the pages of the playbooks are written here, in
+a copy of the collection, from what they hold: comment at the head, plays, hosts, roles, variables that they read.
 """
 
 from __future__ import annotations
