@@ -9,67 +9,25 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.convert import convert, redefine
-from ansible_collections.openmemory.stack.plugins.module_utils._core.convert.request import ConvertRequest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.moving import rebuild
 from ansible_collections.openmemory.stack.plugins.module_utils._core.moving.standby import Standby
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.watcher import Watcher
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.crew import Crew
 from ansible_collections.openmemory.stack.plugins.module_utils._core.volumes import parse_volumes
-from restore_stack import PATHS, PROJECT, VOLUMES, Stack, tree
+from convert_stack import BOTH, contents, home, ids, left, request, run
+from restore_stack import PROJECT, Stack
 
-BOTH = ["omrest-app", "omrest-store"]
-
-
-def request(stack: Stack, **places: str | None) -> ConvertRequest:
-    """The volumes of this name on these paths, None for Docker's own place; the others as they are."""
-    entries = []
-    for name in VOLUMES:
-        path = places[name] if name in places else (str(stack.root(name)) if name in PATHS else None)
-        entries.append({"name": f"{PROJECT}_{name}", **({"path": path} if path else {})})
-    return ConvertRequest(PROJECT, parse_volumes(entries, PROJECT), str(stack.state), wait_timeout=20)
-
-
-def run(stack: Stack, **places: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = convert.run(request(stack, **places), stack.engine, Progress())
-    return found
-
-
-def contents(root: Path | str) -> dict[str, Any]:
-    return tree(Path(root))
-
-
-def ids(stack: Stack) -> dict[str, str]:
-    return {name: stack.client.inspect_container(name)["Id"] for name in BOTH}
-
-
-@pytest.fixture
-def home(stack: Stack) -> Iterator[Stack]:
-    """The stack, and its volumes back in their places afterwards."""
-    yield stack
-    recover(stack.engine, stack.places)
-    for entry in kept.load(stack.places):
-        assert kept.remove(entry.path) is None
-    kept.save(stack.places, [])
-    run(stack, data=None, db=None, disk=str(stack.directory / "disk"), place=str(stack.directory / "place"))
-    for entry in kept.load(stack.places):
-        assert kept.remove(entry.path) is None
-    kept.save(stack.places, [])
-
-
-def left(stack: Stack) -> list[str]:
-    root = stack.engine.info()["DockerRootDir"]
-    places = [root, stack.directory, stack.directory / "disk"]
-    return sorted(name for place in places for name in os.listdir(place) if name.startswith(".openmemory-stack"))
+__all__ = ["home"]  # a fixture
 
 
 def test_every_direction_and_back(home: Stack) -> None:
@@ -252,7 +210,8 @@ def die(home: Stack, step: str, monkeypatch: pytest.MonkeyPatch, **places: str |
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, dies)
-        patch.setattr(convert, "_take_back", lambda *_: None)
+        patch.setattr(convert._Convert, "take_back", lambda *_: None)
+        patch.setattr(Watcher, "_watch", lambda *_: None)  # it would be the first to recover
         with pytest.raises(DiedError):
             run(home, **places)
 

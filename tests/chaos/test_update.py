@@ -111,6 +111,7 @@ def test_check_mode_tells_all_and_changes_nothing(home: Updated) -> None:
     assert f"container {PROJECT}-app-1 would be recreated" in found["actions"]
     assert "+" not in found["diff"][-1]["before"]
     assert NEW["app"] in found["diff"][-1]["after"]
+    assert [one for one in found["warnings"] if f"-other-1 writes to {home.directory}/host of this host" in one]
     assert home.ids() == before
     assert home.trees() == trees
     assert home.left() == []

@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +17,6 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.engine impo
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.moving import rebuild
 from ansible_collections.openmemory.stack.plugins.module_utils._core.moving.standby import Standby
-from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import read_last
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
@@ -28,6 +25,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.restore imp
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.crew import Crew
 from ansible_collections.openmemory.stack.plugins.module_utils._core.update import exchange, update
 from ansible_collections.openmemory.stack.plugins.module_utils._core.update import undo as undoing
+from killing import at_phase, await_watcher, killed
 from update_stack import (
     BOTH,
     NEW,
@@ -140,37 +138,9 @@ def test_ctrl_c_takes_it_back(home: Updated, monkeypatch: pytest.MonkeyPatch) ->
     assert (home.running(), home.trees()) == (BOTH, before)
 
 
-def at_phase(name: str, after_s: float) -> Callable[[pytest.MonkeyPatch], None]:
-    """SIGKILL so many seconds after a phase has begun; 0: at once."""
-
-    def arm(patch: pytest.MonkeyPatch) -> None:
-        notes = Journal.notes
-
-        def killing(self: Journal, values: dict[str, Any]) -> None:
-            notes(self, values)
-            if values.get("phase") == name:
-                if after_s:
-                    threading.Timer(after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
-                else:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        patch.setattr(Journal, "notes", killing)
-
-    return arm
-
-
-def killed(stack: Updated, arm: Callable[[pytest.MonkeyPatch], None], images: dict[str, str]) -> None:
-    """An update in a process of its own, which dies."""
-    child = os.fork()
-    if child == 0:  # nothing of pytest may run here
-        try:
-            arm(pytest.MonkeyPatch())
-            update.run(stack.request(images), Engine.connect(), Progress())
-        except BaseException as error:
-            os.write(2, f"{error!r}\n".encode())
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+def afresh(home: Updated) -> None:
+    """With a connection of its own, as this is called in a fork."""
+    update.run(home.request(NEW), Engine.connect(), Progress())
 
 
 KILLS = [("pull", 0.0), ("copy", 0.02), ("stop", 0.05), ("settle", 0.0), ("start", 0.2), ("start", 0.5), ("prove", 0.0)]
@@ -181,7 +151,7 @@ def test_killed_the_old_versions_run_again_within_seconds(home: Updated, phase: 
     """Nobody runs anything: the watcher recovers, and says so."""
     before, files = home.trees(), home.files()
     (home.state / PROJECT / "last.json").unlink(missing_ok=True)
-    killed(home, at_phase(phase, after_s), NEW)
+    killed(at_phase(phase, after_s), lambda: afresh(home))
     died = time.monotonic()
     while (home.running() != BOTH or os.path.exists(home.places.journal)) and time.monotonic() < died + 20:
         time.sleep(0.05)
@@ -190,7 +160,7 @@ def test_killed_the_old_versions_run_again_within_seconds(home: Updated, phase: 
     assert home.trees() == before
     assert home.files() == files
     assert compose_processes() == []  # it must not go on beside the recovery
-    wait_for_the_lock(home)
+    await_watcher(home.places)
     told = read_last(home.places)["recovered"]
     assert told["message"].startswith("The update of the stack omupd died in ")
     assert recover(home.engine, home.places) == []
@@ -203,7 +173,7 @@ def test_killed_with_its_watcher_the_next_run_undoes_it(home: Updated) -> None:
         patch.setattr(Watcher, "_watch", lambda *_: None)
         at_phase("start", 0.3)(patch)
 
-    killed(home, arm, NEW)
+    killed(arm, lambda: afresh(home))
     assert os.path.exists(home.places.journal)
     assert any("update that died" in action for action in home.update({})["actions"])
     assert (home.running(), home.trees()) == (BOTH, before)
@@ -225,15 +195,7 @@ def test_where_the_way_back_fails_the_watcher_goes_on(home: Updated, monkeypatch
         patch.setattr(Project, "present", interrupted)
         with pytest.raises(StackError, match=r"It could not be taken back: .*No space left on device"):
             home.update(NEW)
-    wait_for_the_lock(home)
+    await_watcher(home.places)
     assert (home.running(), home.trees()) == (BOTH, before)
     assert read_last(home.places)["recovered"]["message"].startswith("The update of the stack omupd died in ")
     assert recover(home.engine, home.places) == []
-
-
-def wait_for_the_lock(home: Updated) -> None:
-    """The watcher writes what it did when the journal is gone already."""
-    end = time.monotonic() + 5
-    while time.monotonic() < end and "recovered" not in read_last(home.places):
-        time.sleep(0.05)
-    time.sleep(0.1)

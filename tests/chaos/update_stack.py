@@ -72,7 +72,11 @@ class Updated:
                     "volumes": ["data:/data"],
                     "depends_on": ["other"],
                 },
-                "other": {**common, "image": images["other"], "volumes": ["place:/place", "disk:/disk"]},
+                "other": {
+                    **common,
+                    "image": images["other"],
+                    "volumes": ["place:/place", "disk:/disk", f"{self.directory}/host:/host"],
+                },
             },
             "volumes": {"data": {}, "place": {"driver_opts": place}, "disk": {"driver_opts": disk}},
         }
@@ -101,7 +105,7 @@ class Updated:
         Project(self.wanted(images), lambda: self.engine).present()
 
     def make(self) -> None:
-        for name in ("place", "disk", "state"):
+        for name in ("place", "disk", "state", "host"):
             (self.directory / name).mkdir(parents=True)
         subprocess.run(["mount", "--bind", self.directory / "disk", self.directory / "disk"], check=True)
         ensure_password(str(self.directory / "password"))

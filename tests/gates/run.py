@@ -91,11 +91,11 @@ def phases() -> list[Phase]:
             for name in scenarios
         ),
         Phase("infra_repo", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_infra_repo.py"), True, True),
+        Phase("integration", (PYTHON, "-m", "pytest", "-q", "tests/integration"), lab=True),
         *(
             Phase(f"chaos:{path.stem[5:]}", (PYTHON, "-m", "pytest", "-q", str(path.relative_to(ROOT))), lab=True)
             for path in sorted(ROOT.glob("tests/chaos/test_*.py"), key=_longest_first)
         ),
-        Phase("integration", (PYTHON, "-m", "pytest", "-q", "tests/integration"), lab=True),
         Phase("soak", (PYTHON, "-m", "pytest", "-q", "-rP", "tests/chaos/test_under_load.py"), True, True, True),
         Phase("bench", (PYTHON, "tests/bench/converge.py"), True, True, True),
         Phase("bench-backup", (PYTHON, "tests/bench/backup.py"), True, True, True),

@@ -38,7 +38,8 @@ case "$1" in
 backup)
   echo '{"message_type":"status","total_bytes":9,"bytes_done":4}'
   echo '{"message_type":"summary","SUMMARY}' ;;
-snapshots) echo '[{"time":"2026-11-25T02:45:27.765235625Z","tags":["openmemory-stack"],"id":"IDENTITY"}]' ;;
+snapshots)
+  echo '[{"time":"2026-11-25T02:45:27.765235625Z","tags":["openmemory-stack","project=p","weekly"],"id":"IDENTITY"}]' ;;
 restore) mkdir -p "$4/volumes/[a]" && echo x >"$4/volumes/[a]/file" ;;
 esac
 """
@@ -138,9 +139,10 @@ def test_restic_that_does_not_serve(tmp_path: Path, version: str, said: str) -> 
 
 def test_snapshots_of_both_versions(tmp_path: Path) -> None:
     [found] = Repository(fake(tmp_path)).snapshots("p", ["weekly"])
-    assert argv(tmp_path)[-2:] == ["--tag", "openmemory-stack,project=p,weekly"]
+    assert Repository(fake(tmp_path)).snapshots("other", ["weekly"]) == []
+    assert Repository(fake(tmp_path)).snapshots("p", ["monthly"]) == []
     assert found.time == datetime(2026, 11, 25, 2, 45, 27, 765235, tzinfo=UTC)
-    assert (found.project, found.verified, found.paths) == ("", "none", ())
+    assert (found.project, found.verified, found.paths) == ("p", "none", ())
 
 
 # What restic really said (0.14 or 0.18) -> the sentence's parts.

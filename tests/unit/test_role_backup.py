@@ -140,6 +140,7 @@ def test_units() -> None:
     assert "OnCalendar=hourly\nRandomizedDelaySec=5min\nPersistent=true\n" in timer
     recover = render("openmemory-stack-recover.service", backup_project="om", backup_state_dir="/s")
     assert "ConditionPathExists=/s/om/journal.json\n" in recover
+    assert " recover --project om --state-dir /s --docker-host unix:///var/run/docker.sock\n" in recover
     assert "WantedBy=docker.service multi-user.target\n" in recover
 
 
@@ -160,7 +161,10 @@ def test_units() -> None:
     ],
 )
 def test_only_the_units_that_are_wanted(settings: dict[str, Any], names: list[str]) -> None:
-    assert value("backup__units", backup_project="om", **settings) == names
+    written = value("backup__units", backup_project="om", **settings)
+    unwanted = value("backup__unwanted_units", backup_project="om", **settings)
+    assert written == [name for name in names if "recover" not in name]  # recovery.yml has that
+    assert sorted([*names, *unwanted]) == sorted(value("backup__all_units", backup_project="om"))
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ class CapturePlan:
     pause: list[str] = field(default_factory=list)
     stop: list[str] = field(default_factory=list)
     whole: bool = True  # whether volumes are all that the project has
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)  # by the name in Docker
 
     @property
     def keys(self) -> dict[str, str]:
@@ -107,7 +108,7 @@ def make_plan(
     if asked is None:
         placed = {one.container for one in elsewhere.values()}
         refuse_project(project, state, chosen, {key: about for key, about in containers.items() if key not in placed})
-    plan = CapturePlan(project, [], containers, whole=set(of_project) <= set(chosen))
+    plan = CapturePlan(project, [], containers, whole=set(of_project) <= set(chosen), elsewhere=elsewhere)
     deadline = time.monotonic() + _MEASURE_SECONDS
     for name, how in chosen.items():
         entry = describe(state.volumes[name], state)

@@ -23,6 +23,7 @@ from ..operation.lock import OperationLock
 from ..operation.places import Places, require_local
 from ..operation.progress import Progress
 from ..operation.recover import recover
+from ..operation.watcher import Watcher
 from ..proof import census
 from ..proof.checks import QUICK, check_staged
 from ..restore import kept
@@ -70,16 +71,22 @@ def run(request: ConvertRequest, engine: Engine, progress: Progress, check_mode:
         if plan is None:
             raise StackError("What differed was converted by another operation meanwhile; run it again.")
         journal = Journal.begin(places, "convert", new_id())
-        try:
-            result = _Convert(plan, engine, places, progress, journal).run()
-        except OSError as error:
-            failed = StackError(f"The conversion failed at {error.filename or 'a file'} ({error.strerror}).")
-            _take_back(failed, plan, engine, places, journal)
-            raise failed from error
-        except BaseException as error:
-            _take_back(error, plan, engine, places, journal)
-            raise
+        with Watcher(engine, places):
+            result = _watched(_Convert(plan, engine, places, progress, journal))
         return {**result, "actions": [*said, *result["actions"]]}
+
+
+def _watched(conversion: _Convert) -> dict[str, Any]:
+    """Convert, or take all back; the journal is over either way, or raises StackError."""
+    try:
+        return conversion.run()
+    except OSError as error:
+        failed = StackError(f"The conversion failed at {error.filename or 'a file'} ({error.strerror}).")
+        conversion.take_back(failed)
+        raise failed from error
+    except BaseException as error:
+        conversion.take_back(error)
+        raise
 
 
 def _result(plan: ConvertPlan) -> dict[str, Any]:
@@ -258,6 +265,38 @@ class _Convert:
             back = replace(back, moves=[Move(one.target.path, new, os.path.join(old, "empty"), there, True)])
         return Redefinition(one.spec.name, one.before, one.after, away, back)
 
+    def take_back(self, error: BaseException) -> None:
+        """Everything as before, also for Ctrl-C. For a StackError, raises one with the reason and what was done."""
+        stage = (self.journal.data.get(KEY) or {}).get("stage", COPYING)
+        unhealthy, said = "", []
+        try:
+            stopped = bool(self.journal.data.get("stopped"))
+            if stage != ACCEPTED:
+                said = undo(self.engine, self.journal)
+                if stopped and isinstance(error, StackError):
+                    found = [one["id"] for one in self.journal.data["stopped"]]
+                    inspected = {}
+                    for each in found:
+                        with suppress(NotFoundError):
+                            inspected[each] = self.engine.inspect_container(each)
+                    unhealthy = start_again(
+                        Crew(self.engine, self.request.project, inspected), self.request.wait_timeout
+                    )
+            recover(self.engine, self.places, lock_held=True)
+        except StackError as second:
+            raise StackError(
+                f"{error} It could not be taken back: {second} Run openmemory-stack recover when that is repaired."
+            ) from error
+        if not isinstance(error, StackError):
+            return
+        if stage == ACCEPTED:
+            raise StackError(f"{error} The volumes are converted and proven, and the old data is kept.") from error
+        again = f", and {', '.join(self.plan.crew.names())} run on it again" if stopped and self.plan.crew.ids else ""
+        kept_new = "".join(f" {sentence}" for sentence in said if "is kept in" in sentence)
+        raise StackError(
+            f"{error} Nothing was converted: the data is where it was{again}.{unhealthy}{kept_new}"
+        ) from error
+
     def _phase(self, name: str, total: int | None = None) -> None:
         self.journal.phase(name)
         self.progress.phase(name, total)
@@ -279,32 +318,3 @@ def _out_moves(source: Target, beside: str) -> list[Move]:
     ]
     os.rmdir(empty)
     return moves
-
-
-def _take_back(error: BaseException, plan: ConvertPlan, engine: Engine, places: Places, journal: Journal) -> None:
-    """Everything as before, also for Ctrl-C. Raises StackError with the reason and what was done, for a StackError."""
-    stage = (journal.data.get(KEY) or {}).get("stage", COPYING)
-    unhealthy, said = "", []
-    try:
-        stopped = bool(journal.data.get("stopped"))
-        if stage != ACCEPTED:
-            said = undo(engine, journal)
-            if stopped and isinstance(error, StackError):
-                found = [one["id"] for one in journal.data["stopped"]]
-                inspected = {}
-                for each in found:
-                    with suppress(NotFoundError):
-                        inspected[each] = engine.inspect_container(each)
-                unhealthy = start_again(Crew(engine, plan.request.project, inspected), plan.request.wait_timeout)
-        recover(engine, places, lock_held=True)
-    except StackError as second:
-        raise StackError(
-            f"{error} It could not be taken back: {second} Run openmemory-stack recover when that is repaired."
-        ) from error
-    if not isinstance(error, StackError):
-        return
-    if stage == ACCEPTED:
-        raise StackError(f"{error} The volumes are converted and proven, and the old data is kept.") from error
-    again = f", and {', '.join(plan.crew.names())} run on it again" if stopped and plan.crew.ids else ""
-    kept_new = "".join(f" {sentence}" for sentence in said if "is kept in" in sentence)
-    raise StackError(f"{error} Nothing was converted: the data is where it was{again}.{unhealthy}{kept_new}") from error

@@ -201,7 +201,7 @@ class _Arrival:
 
     def _swap(self) -> None:
         self._phase("swap")
-        refuse_active(self._targets(), self.engine)
+        refuse_active(self._targets(), self.engine, "migration")
         self.record.swaps = [self._swap_of(target) for target in self._targets()]
         self.record.stage = SWAPPING
         if self.journal is not None:

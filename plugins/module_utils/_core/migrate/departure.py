@@ -35,7 +35,7 @@ from ..volumes import PROJECT_LABEL
 from .departure_undo import COMMITTING, KEY, MOVING, RETIRED, InDoubtError, finish, outcome, resolve
 from .layer import find_elsewhere
 from .ledger import Ledger
-from .line import FENCED_S, LEASE_S, Line, LineLostError
+from .line import FENCED_S, HEEDED_S, LEASE_S, Line, LineLostError
 from .request import Key, MigrateRequest
 from .transfer import send, sweep
 
@@ -168,8 +168,7 @@ class _Departure:
         self.journal = journal
         self.key = key
         self.ledgers = {volume.key: Ledger(volume.path, _hidden(volume.path)) for volume in plan.volumes}
-        self.elsewhere = find_elsewhere(engine, request.project)
-        self.layers = {plan.keys[name] for name in self.elsewhere}
+        self.layers = {plan.keys[name] for name in plan.elsewhere}
         self.sent_bytes = 0
         self.deadline = float("inf")
 
@@ -214,7 +213,7 @@ class _Departure:
     def _census(self) -> dict[str, Any]:
         """What the stores hold, also one whose data lies beside its volume."""
         found: dict[str, Any] = census.ask(self.engine, self.plan.containers, self.plan.keys)
-        for name, one in self.elsewhere.items():
+        for name, one in self.plan.elsewhere.items():
             with suppress(StackError):
                 found[self.plan.keys[name]] = census.count(one.store, self.plan.containers[one.container])
         return found
@@ -271,7 +270,7 @@ class _Departure:
             pause=list(dict.fromkeys([*plan.pause, *plan.stop, *running])),
             timeout=request.freeze_timeout + request.wait_timeout + 2 * _START_MARGIN_S,
             last=lambda: refuse_others(self.engine, plan),
-            hold=LEASE_S + FENCED_S,
+            hold=HEEDED_S + LEASE_S + FENCED_S,
         )
         self._phase("freeze")
         begun = time.time()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import StackError
 from .failures import LockedError, NoRepositoryError
+from .known_snapshots import KnownSnapshots
 from .manifest import Manifest
 from .restic import EXIT_INCOMPLETE, Output, Restic, as_message
 from .restoring import Restoring
@@ -81,19 +82,21 @@ class Repository(Restoring):
 
     def snapshots(self, project: str | None = None, tags: Sequence[str] = ()) -> list[Snapshot]:
         """Our snapshots, oldest first: of one project or of all, with all of these tags."""
-        wanted = [OURS, *([f"project={project}"] if project else []), *tags]
-        said = self.restic.call(
-            "snapshots", "--json", "--no-lock", "--tag", ",".join(wanted), doing="read the list of snapshots"
-        )
+        said = self.restic.call("snapshots", "--json", "--no-lock", doing="read the list of snapshots")
         self.unreadable = [match.group(1)[:8] for line in said.errors for match in [_UNREADABLE.search(line)] if match]
-        return sorted((Snapshot.of(each) for each in said.json() or []), key=lambda each: each.time)
+        told = said.json() or []
+        KnownSnapshots(self.restic).keep(told)
+        return _ours(told, [*([f"project={project}"] if project else []), *tags])
 
-    def resolve(self, text: str, project: str | None) -> Snapshot:
+    def resolve(self, text: str, project: str | None, ask: bool = True) -> Snapshot:
         """The snapshot meant: a full or short id, "latest", "tag:NAME", or a time ("2026-11-25 02:00", this host's time
         zone unless it names one: the newest not later). Only an id finds a safety snapshot. StackError lists what
         there is.
+
+        ask: also where this host knows the list, so that a wrong password is told at once.
         """
-        snapshots = self.snapshots()
+        known = None if ask else KnownSnapshots(self.restic).all()
+        snapshots = self.snapshots() if known is None else _ours(known, [])
         try:
             return choose(snapshots, text, project, self.restic.shown, socket.gethostname())
         except StackError as error:
@@ -265,6 +268,12 @@ class Repository(Restoring):
     def _locks(self) -> list[str]:
         said = self.restic.call("list", "locks", "--no-lock", doing="read the locks", unlock=False)
         return [line.strip() for line in said.lines if len(line.strip()) == 64]
+
+
+def _ours(told: Sequence[Mapping[str, Any]], tags: Sequence[str]) -> list[Snapshot]:
+    wanted = {OURS, *tags}
+    found = [Snapshot.of(each) for each in told if wanted <= set(each.get("tags") or ())]
+    return sorted(found, key=lambda each: each.time)
 
 
 def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where: str, host: str = "") -> Snapshot:

@@ -90,12 +90,14 @@ def make_plan(
     repository: Repository,
     state: State | None = None,
     places: Places | None = None,
+    ask: bool = True,
 ) -> RestorePlan:
     """Resolve, find and check everything. Raises StackError with what stands in the way; changes nothing.
 
-    places: where this host may keep the snapshot's manifest, which saves reading it from the repository.
+    places: where this host may keep the snapshot's manifest, which saves reading it from the repository. ask: the
+    repository, also for what this host knows of it.
     """
-    snapshot = repository.resolve(request.snapshot, request.from_project or request.project)
+    snapshot = repository.resolve(request.snapshot, request.from_project or request.project, ask)
     manifest = Manifest(**manifest_of(repository, places, snapshot.id, keep=False))
     _refuse_other_stack(request, snapshot, manifest)
     keys = choose_keys(request, manifest)

@@ -52,7 +52,7 @@ def run(request: RestoreRequest, engine: Engine, progress: Progress, check_mode:
         said = recover(engine, places, lock_held=True)
         said += kept.purge_expired(places)
         progress.phase("plan")
-        plan = make_plan(request, engine, repository, places=places)
+        plan = make_plan(request, engine, repository, places=places, ask=False)
         journal = Journal.begin(places, "restore", new_id())
         try:
             result = _Restore(plan, engine, places, repository, progress, journal).run()

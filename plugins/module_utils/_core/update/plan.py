@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..capture.plan import volume_key
+from ..capture.plan import touches, volume_key
 from ..capture.refusals import refuse_project
 from ..compose_containers import PROJECT_LABEL
 from ..engine import ACTIVE, Engine
 from ..errors import StackError
 from ..moving.rebuild import Recipe, recipe
 from ..proof.volume_keys import stores_of
-from ..restore.crew import Crew
+from ..restore.crew import Crew, service_of
 from ..restore.plan import crew_of, inspect_users, require_room
 from ..restore.targets import Target, existing_target, refuse_foreign
 from ..selection import select
@@ -65,7 +65,7 @@ class UpdatePlan:
         names = {service.name for service in self.newer}
         found = {}
         for about in self.containers.values():
-            if (about["Config"].get("Labels") or {}).get("com.docker.compose.service") in names:
+            if service_of(about) in names:
                 mounted = {mount.get("Name") for mount in about.get("Mounts") or ()}
                 found.update({one.key: self.stores[one.key] for one in self.targets if one.name in mounted})
         return found
@@ -127,6 +127,7 @@ def make_plan(
     _refuse_standing(engine, plan)
     order = [*plan.crew.ids, *sorted(set(own) - set(plan.crew.ids))]
     plan.recipes = [recipe(engine, own[identity]) for identity in order]
+    plan.warnings += _host_paths(plan, state)
     _look(plan)
     return plan
 
@@ -150,6 +151,21 @@ def _refuse_standing(engine: Engine, plan: UpdatePlan) -> None:
                 f"Container {store.name} does not run, so nobody could say afterwards whether it lost data; start it "
                 "(site.yml), then update."
             )
+
+
+def _host_paths(plan: UpdatePlan, state: State) -> list[str]:
+    """A sentence for each path of the host that a newer version may write to, and that no copy is made of."""
+    names, found = {service.name for service in plan.newer}, []
+    for about in plan.containers.values():
+        for mount in about.get("Mounts") or () if service_of(about) in names else ():
+            source = str(mount.get("Source") or "")
+            data = mount.get("Type") == "bind" and mount.get("RW") and (os.path.isdir(source) or os.path.isfile(source))
+            if data and not any(touches(source, target.path, state) for target in plan.targets):
+                found.append(
+                    f"{about['Name'].lstrip('/')} writes to {source} of this host, which is no volume: no copy is made "
+                    "of it, so it stays as the new version leaves it also where the old one comes back."
+                )
+    return found
 
 
 def _look(plan: UpdatePlan) -> None:

@@ -1,0 +1,62 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A run in a process of its own that gets a SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import read_last
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
+
+Arm = Callable[[pytest.MonkeyPatch], None]
+
+
+def at_phase(name: str, after_s: float) -> Arm:
+    """SIGKILL so many seconds after a phase has begun; 0: at once."""
+
+    def arm(patch: pytest.MonkeyPatch) -> None:
+        notes = Journal.notes
+
+        def killing(self: Journal, values: dict[str, Any]) -> None:
+            notes(self, values)
+            if values.get("phase") == name:
+                if after_s:
+                    threading.Timer(after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+                else:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        patch.setattr(Journal, "notes", killing)
+
+    return arm
+
+
+def killed(arm: Arm, run: Callable[[], object]) -> None:
+    """What run does, in a process of its own, which dies."""
+    child = os.fork()
+    if child == 0:  # nothing of pytest may run here
+        try:
+            arm(pytest.MonkeyPatch())
+            run()
+        except BaseException as error:
+            os.write(2, f"{error!r}\n".encode())
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def await_watcher(places: Places) -> None:
+    """The watcher writes what it did when the journal is gone already."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end and "recovered" not in read_last(places):
+        time.sleep(0.05)
+    time.sleep(0.1)
