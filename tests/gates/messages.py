@@ -24,16 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "messages"
 REMEDIES = ROOT / "tests" / "gates" / "remedies"
 CORE = ROOT / "plugins" / "module_utils" / "_core"
-# Help and views of the command: what they print is no trouble.
-VIEWS = {"options.py", "show.py", "wording.py", "operation_summary.py", "status_table.py"}
+# Help, views and the like: what they print is no trouble, so only what they raise counts.
+VIEWS = re.compile(r"options|show\w*|wording|metrics|operation_summary|status_table")
 # Folders of the core that one page tells together, and what is in no folder.
 AREAS = {
     "capture": "backup",
     "moving": "convert",
-    "operation": "operation",
-    "proof": "proof",
+    "overview": "report",
     "stores": "proof",
-    "command": "command",
 }
 COMPOSE = re.compile(r"compose_|project_")
 TITLES = {
@@ -42,9 +40,11 @@ TITLES = {
     "compose": "Compose and the project's files",
     "convert": "Conversion of volumes",
     "migrate": "Migration to another host",
+    "monitoring": "Metrics and notifications",
     "operation": "Locks, journals and recovery",
     "proof": "Checks, censuses and the drill",
     "purge": "Purge",
+    "report": "The report of the fleet",
     "repository": "The repository",
     "restore": "Restore",
     "roles": "Roles and playbooks",
@@ -91,21 +91,22 @@ def found() -> list[Message]:
 
 def _of_python() -> Iterator[Message]:
     for path in sorted((ROOT / "plugins").rglob("*.py")):
-        if path.name not in VIEWS and "doc_fragments" not in path.parts:
-            for text in sorted(_sentences(ast.parse(path.read_text()))):
+        if "doc_fragments" not in path.parts:
+            for text in sorted(_sentences(ast.parse(path.read_text()), bool(VIEWS.fullmatch(path.stem)))):
                 yield Message(_area(path), text, str(path.relative_to(ROOT)))
 
 
 def _area(path: Path) -> str:
     if CORE not in path.parents:
-        return "roles" if path.parent.name in ("filter", "lookup") else "command"
+        is_report = "fleet" in path.name or "report" in path.name
+        return "report" if is_report else "roles" if path.parent.name in ("filter", "lookup") else "command"
     first = path.relative_to(CORE).parts[0]
     if first.endswith(".py"):
         return "compose" if COMPOSE.match(first) else "volumes"
     return AREAS.get(first, first)
 
 
-def _sentences(tree: ast.Module) -> set[str]:
+def _sentences(tree: ast.Module, raised_only: bool) -> set[str]:
     raised: set[str] = set()
     others: set[str] = set()
     skipped = {id(node) for node in _docstrings(tree)}
@@ -115,7 +116,7 @@ def _sentences(tree: ast.Module) -> set[str]:
             return
         if isinstance(node, ast.Call) and (carried := _carried(node)) is not None:
             raised.update(texts(carried))
-        if isinstance(node, (ast.JoinedStr, ast.Constant, ast.BinOp)):
+        if isinstance(node, (ast.JoinedStr, ast.Constant, ast.BinOp)) and not raised_only:
             others.update(texts(node))
         if not isinstance(node, ast.JoinedStr):
             for child in ast.iter_child_nodes(node):
@@ -274,7 +275,9 @@ def pages() -> dict[str, str]:
         fence = "``" if "`" in shown else "`"
         told = (entry(message, known) or "").replace("|", "\\|")
         rows[message.area].append(f"| {fence}{shown}{fence} | {told} |")
-    return {
+    listed = [f"- [{TITLES.get(area, area.capitalize())}]({area}.md)" for area in sorted(rows)]
+    index = "\n".join(["# Every message", "", "Written by `make messages` from the code.", "", *listed, ""])
+    return {"README.md": index} | {
         f"{area}.md": "\n".join(
             [
                 f"# {TITLES.get(area, area.capitalize())}",
