@@ -15,7 +15,7 @@ from typing import Any
 
 from simulated_fleet import ROOT, Cost, Fleet
 
-PLAYBOOKS = ("site", "status")
+PLAYBOOKS = tuple(name for name in ("site", "status", "report") if (ROOT / "playbooks" / f"{name}.yml").exists())
 SIZES = tuple(int(number) for number in os.environ.get("SIZES", "10 100 1000").split())
 MOST_GROWTH = 1.5
 FORKS = (5, 20, 50, 100)
