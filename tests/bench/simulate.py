@@ -28,8 +28,9 @@ def run(playbook: str, hosts: int, **options: Any) -> Cost:
     """One run, which must have succeeded and changed nothing."""
     fleet = Fleet(TARGET.parent / "simulated" / str(hosts), hosts, {})
     fleet.prepare()
-    cost = fleet.play(f"playbooks/{playbook}.yml", **options)
-    if cost.code or cost.output.count("changed=0 ") != hosts:
+    given = ("-e", f"report_dir={TARGET.parent / 'simulated' / 'report'}") if playbook == "report" else ()
+    cost = fleet.play(f"playbooks/{playbook}.yml", *given, **options)
+    if cost.code or cost.output.count("changed=0 ") < hosts - bool(given):  # the page is new, on one host's account
         sys.exit(f"{playbook}.yml failed or changed something, so its cost means nothing:\n{cost.output[-6000:]}")
     return cost
 
