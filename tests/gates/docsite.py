@@ -145,7 +145,12 @@ def main() -> int:
     COPY.mkdir(parents=True)
     copy_tracked(COPY)
     write_playbook_pages(COPY)
-    run("antsibull-docs", "lint-collection-docs", "--plugin-docs", str(COPY))
+    for command in (["init", "-q"], ["add", "-A"]):  # antsibull-docs asks git which files there are
+        subprocess.run(["git", *command], cwd=COPY, check=True)
+    run(
+        *("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--check-extra-docs-refs"),
+        *("--validate-collection-refs", "self", str(COPY)),
+    )
     pages = SITE / "rst"
     pages.mkdir()
     (pages / "conf.py").write_text(CONF)
