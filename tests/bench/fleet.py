@@ -28,7 +28,7 @@ from sleep_image import make_image
 
 ROOT = bench_path.ROOT
 HOSTS = int(os.environ.get("HOSTS", "10"))
-ROUNDS = 3
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
 MOST_RATIO = 0.5
 IMAGE = "om_bench/sleep:1"
 PROJECT = "om_bench"
@@ -70,6 +70,7 @@ def play(playbook: str, *options: str) -> Run:
     pss = watch.end()
     if process.returncode:
         sys.exit(f"{playbook} failed:\n{said[-8000:]}")
+    print(f"{playbook} {seconds:.1f} s", flush=True)
     return Run(seconds, said, usage.ru_maxrss * 1024, pss)
 
 
