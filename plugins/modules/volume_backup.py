@@ -244,8 +244,8 @@ bytes_stored:
   sample: 1310720
 volumes:
   description:
-    - The volumes by their name in the project. In check mode each has only RV(volumes.NAME.name), RV(volumes.NAME.store)
-      and RV(volumes.NAME.allocated_bytes).
+    - The volumes by their name in the project. In check mode each has only RV(volumes.NAME.name),
+      RV(volumes.NAME.store) and RV(volumes.NAME.allocated_bytes).
   returned: success
   type: dict
   contains:
