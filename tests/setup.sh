@@ -12,7 +12,7 @@ PYTHON_ROOM_MB=2000
 LAB_ROOM_MB=12000
 # command:Debian package. The one list for the set-up, the lab and the images; a command that is there is left alone.
 APT_ALL=(git:git docker:docker.io iptables:iptables mmdebstrap:mmdebstrap ssh:openssh-client rsync:rsync
-  mvn:maven restic:restic shellcheck:shellcheck mkfs.xfs:xfsprogs)
+  mvn:maven restic:restic shellcheck:shellcheck mkfs.xfs:xfsprogs apprise:apprise)
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -128,6 +128,23 @@ ensure_compose() {
   docker compose version >/dev/null 2>&1 || die "Docker does not find the Compose plugin in $target: is another one in ~/.docker/cli-plugins?"
 }
 
+ensure_promtool() {  # only the program: the package itself would start a Prometheus server
+  local target=/usr/local/bin/promtool package
+  ! command -v promtool >/dev/null || return 0
+  need_root "it installs promtool"
+  command -v apt-get >/dev/null || die "There is no apt to fetch promtool with: put Prometheus's promtool into the PATH, then run it again."
+  say "installing promtool, from Debian's package prometheus, in $target"
+  mkdir -p build/promtool
+  ( cd build/promtool && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; } ) \
+    >build/promtool.log 2>&1 </dev/null || die "apt could not fetch the package prometheus: see build/promtool.log."
+  for package in build/promtool/prometheus_*.deb; do
+    dpkg-deb --fsys-tarfile "$package" | tar -x -O ./usr/bin/promtool >build/promtool/promtool
+  done
+  install -m 0755 build/promtool/promtool "$target"
+  rm -r build/promtool
+  promtool --version >/dev/null 2>&1 || die "$target does not run: remove it, and put another promtool into the PATH."
+}
+
 case "$WHAT" in
   python) ;;
   all) need_root "it installs packages, starts Docker and builds hosts for the lab" ;;
@@ -144,5 +161,6 @@ link_collection
 # A machine can have Docker's command without its engine; one that answers, wherever it is, needs none here.
 docker_answers || [ -n "${DOCKER_HOST:-}" ] || APT_ALL+=(dockerd:docker.io)
 install_missing "${APT_ALL[@]}"
+ensure_promtool
 start_docker
 ensure_compose

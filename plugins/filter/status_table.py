@@ -17,6 +17,7 @@ author: The openmemory.stack developers (@openmemory)
 description:
   - Turns what M(openmemory.stack.volume_info) returned on each host into one aligned table, a line for each volume.
   - A host that gave no answer has a line that says why.
+  - What wants attention, such as a backup that failed, is said below.
 positional: _input
 options:
   _input:
@@ -24,6 +25,8 @@ options:
       - A list with a dictionary for each host.
       - V(host) is its name; V(volumes) the list RV(openmemory.stack.volume_info#module:volumes); V(containers) the list
         of its containers with V(name), V(state) and V(health); V(problem) is a sentence where there is no answer.
+      - V(backup) is what C(openmemory-stack status --json) printed there, if it was asked. A second table then tells of
+        the backups.
     type: list
     elements: dict
     required: true
@@ -41,6 +44,7 @@ _value:
   type: str
 """
 
+BACKUPS = ("HOST", "LAST BACKUP", "SNAPSHOT", "FREEZE", "LAST DRILL", "LAST CHECK", "STATE")
 HEADER = ("HOST", "VOLUME", "BACKING", "WHERE", "SIZE", "FREE", "STORE", "HEALTH", "USED BY")
 
 
@@ -61,9 +65,37 @@ def status_table(hosts: Sequence[Mapping[str, Any]]) -> str:
         for volume in volumes:
             rows.append((name, *_cells(volume, health)))
             notes.extend(f"{name}: {volume['name']}: {note}" for note in _notes(volume))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines = _aligned(rows)
+    backups = [(str(host["host"]), host["backup"]) for host in hosts if "backup" in host and not host.get("problem")]
+    if backups:
+        lines += ["", *_aligned([BACKUPS, *((name, *_backup(told)) for name, told in backups)])]
+        notes += [f"{name}: {said}" for name, told in backups for said in told.get("attention") or []]
     return "\n".join(lines + (["", *notes] if notes else []))
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _backup(told: Mapping[str, Any]) -> tuple[str, ...]:
+    if "last" not in told:
+        return ("-", "-", "-", "-", "-", "no role backup" if not told else "no answer")
+    last = told["last"].get("backup") or {}
+    freeze = last.get("freeze_s")
+    return (
+        _minute(last),
+        str(last.get("snapshot_id", "-"))[:8],
+        "-" if freeze is None else f"{freeze:.2f} s",
+        _minute(told["last"].get("drill") or {}),
+        _minute(told["last"].get("check") or {}),
+        "ATTENTION" if told.get("attention") else "good",
+    )
+
+
+def _minute(record: Mapping[str, Any]) -> str:
+    """2026-11-26 02:31Z"""
+    return f"{record['created'][:16].replace('T', ' ')}Z" if record.get("created") else "-"
 
 
 def _cells(volume: Mapping[str, Any], health: Mapping[str, str]) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ def phases() -> list[Phase]:
                 "tests/gates",
                 "tests/bench",
                 "tests/chaos",
+                "tests/monitoring",
             ),
         ),
         Phase("ruff", ("sh", "-c", "ruff check . && ruff format --check .")),
@@ -79,6 +80,7 @@ def phases() -> list[Phase]:
         Phase("docsite", (PYTHON, "tests/gates/docsite.py")),
         Phase("execution-environment", (PYTHON, "tests/gates/execution_environment.py")),
         Phase("simulation", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_simulation.py")),
+        Phase("monitoring", (PYTHON, "-m", "pytest", "-q", "tests/monitoring")),
         Phase("collection", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_collection.py")),
     ]
     wanted = os.environ.get("SCENARIO") or "all"

@@ -41,6 +41,7 @@ PLAIN = {
     "rsync",
     "systemctl",
     "journalctl",
+    "promtool",
 }
 DOCKER = {
     "compose": {"config", "down", "exec", "logs", "ps", "pull", "restart", "up", "version"},
@@ -49,7 +50,7 @@ DOCKER = {
     "logs": set(),
     "ps": set(),
 }  # fmt: skip
-VARIABLE = re.compile(r"(?:stack|docker_host|backup|restore|purge|convert|migrate|update)_\w+")
+VARIABLE = re.compile(r"(?:stack|docker_host|backup|restore|purge|convert|migrate|update|monitoring)_\w+")
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:

@@ -86,7 +86,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
 
     def take(result: dict[str, Any]) -> Callable[..., dict[str, Any]]:
-        def core(request: Any, engine: Any, progress: Any, check_mode: bool) -> dict[str, Any]:
+        def core(request: Any, engine: Any, progress: Any, check_mode: bool, *_where: str) -> dict[str, Any]:
             request.check()
             found.append((request, check_mode))
             return result
@@ -185,7 +185,7 @@ def test_purge(
 ) -> None:
     asked: list[Any] = []
 
-    def core(request: Any, engine: Any, progress: Any, check_mode: bool) -> dict[str, Any]:
+    def core(request: Any, engine: Any, progress: Any, check_mode: bool, *_where: str) -> dict[str, Any]:
         request.check()
         asked.append((request.confirm, request.snapshot, request.repository, request.staging_dir, check_mode))
         return {"changed": True, "actions": ["remove volume a"], "snapshot_id": "5f0c2a9be1", "warnings": []}

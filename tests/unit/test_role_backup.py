@@ -137,7 +137,15 @@ def test_units() -> None:
     assert "CPUQuota" not in free
     assert "MemoryMax" not in free
     timer = render("openmemory-stack-backup.timer", backup_schedule="hourly", backup_random_delay="5min")
-    assert "OnCalendar=hourly\nRandomizedDelaySec=5min\nPersistent=true\n" in timer
+    said = [line for line in timer.splitlines() if line[:1] not in ("#", "")]
+    assert said[3:7] == ["OnCalendar=hourly", "RandomizedDelaySec=5min", "FixedRandomDelay=true", "Persistent=true"]
+    check = value("backup__jobs", backup_check_read_data="5%")["check"]
+    service = render("openmemory-stack-backup.service", backup_project="om", backup__job=check)
+    assert "ExecStart=/usr/local/bin/openmemory-stack check --project om --wait 120 --read-data 5%%\n" in service
+    assert "Description=Check the repository of the stack om\n" in service
+    assert "SuccessExitStatus=3\n" in service
+    drill = value("backup__jobs", backup_drill_schedule="Sun *-*-* 04:00:00")["drill"]
+    assert "OnCalendar=Sun *-*-* 04:00:00\n" in render("openmemory-stack-backup.timer", backup__job=drill)
     recover = render("openmemory-stack-recover.service", backup_project="om", backup_state_dir="/s")
     assert "ConditionPathExists=/s/om/journal.json\n" in recover
     assert " recover --project om --state-dir /s --docker-host unix:///var/run/docker.sock\n" in recover
@@ -153,11 +161,22 @@ def test_units() -> None:
                 "openmemory-stack-backup@om.service",
                 "openmemory-stack-backup@om.timer",
                 "openmemory-stack-recover@om.service",
+                "openmemory-stack-check@om.service",
+                "openmemory-stack-check@om.timer",
             ],
         ),
-        ({"backup_schedule": ""}, ["openmemory-stack-recover@om.service"]),
-        ({"backup_recover": False, "backup_schedule": ""}, []),
-        ({"backup_recover": "false", "backup_schedule": ""}, []),  # as -e gives it
+        ({"backup_schedule": "", "backup_repository": "s3:far"}, ["openmemory-stack-recover@om.service"]),
+        ({"backup_recover": False, "backup_schedule": "", "backup_check_schedule": ""}, []),
+        ({"backup_recover": "false", "backup_schedule": "", "backup_check_schedule": ""}, []),  # as -e gives it
+        (
+            {
+                "backup_recover": False,
+                "backup_schedule": "",
+                "backup_check_schedule": "",
+                "backup_drill_schedule": "Sun",
+            },
+            ["openmemory-stack-drill@om.service", "openmemory-stack-drill@om.timer"],
+        ),
     ],
 )
 def test_only_the_units_that_are_wanted(settings: dict[str, Any], names: list[str]) -> None:

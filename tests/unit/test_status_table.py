@@ -85,3 +85,27 @@ def test_a_host_without_volumes_says_so():
 def test_a_size_that_is_not_known_at_all_is_a_dash():
     unseen = {**QDRANT, "allocated_bytes": None, "size_bytes": None, "size_complete": False}
     assert "over" not in status_table([{"host": "a", "volumes": [unseen]}])
+
+
+BACKUP = {"created": "2026-11-26T02:31:00+00:00", "snapshot_id": "5f0c2a9be1d2", "freeze_s": 0.214}
+
+
+def test_backups_have_a_table_of_their_own_and_what_failed_is_said():
+    failed = "The last attempt, 2 h ago, failed: No room is left."
+    table = status_table(
+        [
+            {"host": "good", "volumes": [QDRANT], "backup": {"last": {"backup": BACKUP}, "attention": []}},
+            {"host": "bad", "volumes": [QDRANT], "backup": {"last": {"backup": BACKUP}, "attention": [failed]}},
+            {"host": "bare", "volumes": [QDRANT], "backup": {}},
+            {"host": "odd", "volumes": [QDRANT], "backup": {"failed": True, "msg": "no", "exit_code": 2}},
+            {"host": "gone", "problem": "Failed to connect", "backup": {}},
+        ]
+    )
+    _volumes, backups, notes = table.split("\n\n")
+    lines = [[cell.strip() for cell in line.split("  ") if cell] for line in backups.splitlines()]
+    assert lines[1] == ["good", "2026-11-26 02:31Z", "5f0c2a9b", "0.21 s", "-", "-", "good"]
+    assert lines[2] == ["bad", "2026-11-26 02:31Z", "5f0c2a9b", "0.21 s", "-", "-", "ATTENTION"]
+    assert lines[3] == ["bare", "-", "-", "-", "-", "-", "no role backup"]
+    assert lines[4] == ["odd", "-", "-", "-", "-", "-", "no answer"]
+    assert len(lines) == 5
+    assert f"bad: {failed}" in notes.splitlines()

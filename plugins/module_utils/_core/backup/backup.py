@@ -19,11 +19,12 @@ from ..capture.staging import Staging, staging_root
 from ..capture.way import Way, check_space, choose
 from ..engine import Engine
 from ..errors import StackError
+from ..monitoring.watch import Watch, watched
 from ..operation.durable_json import write_json
 from ..operation.journal import Journal
-from ..operation.last import record_last
+from ..operation.last import read_last, record_last
 from ..operation.lock import OperationLock
-from ..operation.places import Places
+from ..operation.places import CONFIG_DIR, Places
 from ..operation.progress import Progress
 from ..operation.recover import recover
 from ..operation.retired import refuse_retired
@@ -43,11 +44,29 @@ SAFETY = "safety"
 _MARK = "openmemory-stack"
 
 
-def run(request: BackupRequest, engine: Engine, progress: Progress, check_mode: bool = False) -> dict[str, Any]:
+def run(
+    request: BackupRequest,
+    engine: Engine,
+    progress: Progress,
+    check_mode: bool = False,
+    config_dir: str = CONFIG_DIR,
+) -> dict[str, Any]:
     """Make one snapshot of one instant. Returns the result of the module volume_backup; raises StackError.
 
-    In check mode nothing is changed, and the result says what would be done.
+    In check mode nothing is changed, and the result says what would be done. Else how it ended is recorded,
+    and with settings of monitoring in config_dir also written as metrics and told to people.
     """
+    if check_mode:
+        return _run(request, engine, progress, check_mode)
+
+    def measure() -> tuple[str, dict[str, Any]]:
+        return measured(Places.of(request.project, request.state_dir, create=False), request)
+
+    watch = Watch(request.project, "backup", request.state_dir, config_dir, measure)
+    return watched(watch, lambda: _run(request, engine, progress, check_mode))
+
+
+def _run(request: BackupRequest, engine: Engine, progress: Progress, check_mode: bool) -> dict[str, Any]:
     request.check()
     places = Places.of(request.project, request.state_dir, create=False)
     refuse_retired(places)
@@ -75,6 +94,14 @@ def run(request: BackupRequest, engine: Engine, progress: Progress, check_mode: 
             recover(engine, places, lock_held=True)
             raise
         return {**result, "actions": [*repaired, *result["actions"]]}
+
+
+def measured(places: Places, request: BackupRequest) -> tuple[str, dict[str, Any]]:
+    """The repository as it may be shown, and what record_repository() takes; a remote one is not asked again."""
+    repository = open_repository(request, places)
+    last = read_last(places).get("backup") or {}
+    about = {"newest": last.get("created"), "snapshot_id": last.get("snapshot_id")}
+    return repository.restic.shown, {**about, **(repository.stats() if repository.restic.local_path else {})}
 
 
 def open_repository(request: BackupRequest, places: Places) -> Repository:

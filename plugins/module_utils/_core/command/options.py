@@ -10,8 +10,8 @@ import argparse
 from typing import Any
 
 from ..backup.request import QUIESCE, STAGING, VERIFY, WAYS, BackupRequest
+from ..operation.places import CONFIG_DIR
 from ..restore.request import RestoreRequest
-from .settings import CONFIG_DIR
 
 EXIT_CODES = """\
 exit codes:
@@ -95,6 +95,9 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         ("recover", "Finish or undo what an operation that died has left.", "", _recover),
         ("drill", "Prove that the newest snapshot can be restored, beside the live stack.", "", _drill),
         ("init", "Make the password file and the repository, where they are missing.", "", _nothing),
+        ("metrics", "Write the metrics for Prometheus again, or print them.", "", _metrics),
+        ("notify", "Send a test message to everybody who is told of failures.", "", _nothing),
+        ("failed", "Record and tell that a unit of the stack has failed; systemd calls it.", "", _nothing),
         ("gate", "What the key of a migration opens; sshd calls it.", "", _gate),
         ("arrive", "The target's part of a migration; the gate calls it.", "", _arrive),
     ):
@@ -131,6 +134,11 @@ def _default(of: type, name: str) -> str:
     return f"(default: {getattr(of, name)})"
 
 
+def _wait(parser: argparse.ArgumentParser) -> None:
+    told = "wait so many minutes for another operation to end (default: 0)"
+    parser.add_argument("--wait", type=float, metavar="MIN", help=told)
+
+
 def _dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--dry-run", action="store_true", default=False, help="only tell what would be done")
 
@@ -151,7 +159,7 @@ def _backup(parser: argparse.ArgumentParser) -> None:
     add("--freeze-timeout", type=float, metavar="S", help=f"seconds {_default(of, 'freeze_timeout')}")
     add("--keep-all", action="store_true", default=False, help="remove no old snapshot this time")
     add("--no-init", dest="init", action="store_false", help="fail if there is no repository, instead of making one")
-    add("--wait", type=float, metavar="MIN", help="wait so many minutes for another operation to end (default: 0)")
+    _wait(parser)
     add("--if-none", action="store_true", default=False, help="only if the stack has no snapshot yet")
 
 
@@ -205,6 +213,7 @@ def _check(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="also read the data, all or a part such as 5%%; without it only the structure is checked",
     )
+    _wait(parser)
 
 
 def _status(parser: argparse.ArgumentParser) -> None:
@@ -217,6 +226,11 @@ def _recover(parser: argparse.ArgumentParser) -> None:
 
 def _drill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("snapshot", nargs="?", help="latest, an id, tag:NAME, or a time (default: latest)")
+    _wait(parser)
+
+
+def _metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--print", action="store_true", default=False, help="only print them")
 
 
 def _gate(parser: argparse.ArgumentParser) -> None:

@@ -16,10 +16,9 @@ from typing import Any
 
 from ..engine import DEFAULT_HOST, Engine
 from ..errors import StackError
-from ..operation.places import STATE_DIR, Places
+from ..operation.places import CONFIG_DIR, STATE_DIR, Places
 from ..repository.restic import refuse_password
 
-CONFIG_DIR = "/etc/openmemory-stack"
 _TEXT = ("project", "repository", "password_file", "state_dir", "docker_host")
 _TABLES = ("environment", "keep", "options")
 
@@ -40,6 +39,7 @@ class Settings:
     environment: dict[str, str] = field(default_factory=dict)
     keep: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    config_dir: str = CONFIG_DIR
 
     def engine(self) -> Engine:
         return Engine.connect(self.docker_host)
@@ -78,11 +78,12 @@ def load(config_dir: str, given: Mapping[str, Any]) -> Settings:
         refuse_password(found.get("repository") or "")  # status shows it without opening it
     except StackError as error:
         raise UsageError(str(error)) from error
-    return Settings(**found)
+    return Settings(**found, config_dir=config_dir)
 
 
 def _only(config_dir: str) -> str:
     names = sorted(os.path.basename(path)[: -len(".json")] for path in glob.glob(os.path.join(config_dir, "*.json")))
+    names = [name for name in names if "." not in name]  # no project has one; PROJECT.monitoring.json does
     if not names:
         hint = "run it as root" if os.geteuid() != 0 else "give --project, --repository and --password-file"
         raise UsageError(f"There are no settings in {config_dir}; {hint}, or set it up with the role backup.")

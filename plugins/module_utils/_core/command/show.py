@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..byte_sizes import show_bytes
+from ..operation.last import moment as _moment
+from ..operation.last import outcome
 from .wording import age, census, duration, phase_now, table
 
 
@@ -102,21 +104,30 @@ def snapshots(project: str, found: Mapping[str, Any], total: int) -> str:
     )
 
 
-def attention(found: Mapping[str, Any], max_age_h: float | None, now: datetime) -> list[str]:
-    """Sentences on what somebody should look at."""
+def attention(found: Mapping[str, Any], max_age_s: Mapping[str, float], now: datetime) -> list[str]:
+    """Sentences on what somebody should look at. max_age_s: after which an operation's last success is too old."""
     said = []
     left = found["unfinished"]
     if left and not left["running"]:
         said.append(
             f"A {left['operation']} died in the phase {left['phase']}; 'openmemory-stack recover' puts that right."
         )
-    last, failed = found["last"].get("backup"), found["last"].get("backup_failed")
-    if not last:
+    if not found["last"].get("backup"):
         said.append("No backup was made from this host yet.")
-    elif max_age_h is not None and now - _moment(last["created"]) > timedelta(hours=max_age_h):
-        said.append(f"The last backup is {age(_moment(last['created']), now)} old.")
-    if failed and (not last or _moment(failed["created"]) > _moment(last["created"])):
-        said.append(f"The last attempt, {age(_moment(failed['created']), now)} ago, failed: {failed['message']}")
+    for operation, seconds in max_age_s.items():
+        last = found["last"].get(operation)
+        if last and now - _moment(last["created"]) > timedelta(seconds=seconds):
+            said.append(f"The last {operation} is {age(_moment(last['created']), now)} old.")
+    for operation in ("backup", "drill", "check", "recover"):
+        ended = outcome(found["last"], operation)
+        if ended is not None and not ended.ok:
+            what = "attempt" if operation == "backup" else operation
+            said.append(f"The last {what}, {age(ended.at, now)} ago, failed: {ended.message}")
+    for unit in found.get("failed_units") or ():
+        said.append(f"systemd lists {unit} as failed; 'journalctl --unit {unit}' says why.")
+    undone = [*((found["last"].get("monitoring") or {}).get("problems") or ())]
+    undone += found.get("monitoring_problems") or ()
+    said += [f"Monitoring: {problem}" for problem in dict.fromkeys(undone)]
     return said
 
 
@@ -124,7 +135,7 @@ def status(found: Mapping[str, Any]) -> str:
     """How the stack is kept, in a few lines."""
     lines = [f"Stack {found['project']}, repository {found['repository'] or 'not set'}"]
     last = found["last"].get("backup")
-    if last:
+    if last and "snapshot_id" in last:
         lines.append(
             f"  last backup   {_ago(last)}, snapshot {last['snapshot_id'][:8]}, writes blocked "
             f"{duration(float(last['freeze_s']))}, verified: {last['verify']}"
@@ -133,6 +144,9 @@ def status(found: Mapping[str, Any]) -> str:
     lines.append(
         f"  last drill    {_ago(proven)}" if proven else "  last drill    never ('openmemory-stack drill' makes one)"
     )
+    checked = found["last"].get("check")
+    if checked:
+        lines.append(f"  last check    {_ago(checked)}: the repository was good")
     updated, recovered = found["last"].get("update"), found["last"].get("recovered")
     if updated:
         lines.append(f"  last update   {_ago(updated)}: {', '.join(updated['updated'])}")
@@ -208,11 +222,6 @@ def _minute(moment: str) -> str:
 def _ago(last: Mapping[str, Any]) -> str:
     moment = _moment(last["created"])
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}, {age(moment)} ago"
-
-
-def _moment(text: str) -> datetime:
-    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def _timings(timings: Mapping[str, float]) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import BusyError, StackError
-from ..operation.last import read_last, record_last
+from ..errors import StackError
+from ..operation.last import read_last
 from ..operation.progress import Progress
 from . import show
 from .settings import Settings, UsageError
@@ -52,13 +52,7 @@ def backup(options: Options, settings: Settings, progress: Progress) -> Outcome:
         if there:
             text = f"The stack {settings.project} has {there} snapshots already; nothing was done."
             return Outcome({"changed": False, "snapshots": there}, text)
-    try:
-        result = core.run(request, settings.engine(), progress, options["dry_run"])
-    except BusyError:
-        raise
-    except StackError as error:
-        _record_failure(settings, "backup", error)
-        raise
+    result = core.run(request, settings.engine(), progress, options["dry_run"], settings.config_dir)
     return Outcome(result, show.backup(settings.project, result), _code(result))
 
 
@@ -120,26 +114,29 @@ def list_snapshots(options: Options, settings: Settings, progress: Progress) -> 
 
 
 def check(options: Options, settings: Settings, progress: Progress) -> Outcome:
+    from ..monitoring.watch import Watch, watched
+    from ..repository.checking import check_and_record as core
+
     repository = _repository(settings)
     part = options.get("read_data")
     if part is not None and part != "all" and not part.rstrip("%").replace(".", "", 1).isdigit():
         raise UsageError(f"--read-data is {part!r}; give all, or a part such as 5%.")
     progress.phase("checking the repository")
-    problems = repository.check("100%" if part == "all" else f"{part.rstrip('%')}%" if part else False)
+    places = settings.places()
+    watch = Watch(settings.project, "check", settings.state_dir, settings.config_dir)
+    wanted = "100%" if part == "all" else f"{part.rstrip('%')}%" if part else False
+    result = watched(watch, lambda: core(repository, places, wanted))
     progress.done()
-    result = {"changed": False, "location": repository.restic.shown, "health": problems or "good"}
-    if problems:
-        listed = "".join(f"\n  {problem}" for problem in problems)
-        raise StackError(
-            f"The repository {repository.restic.shown} is damaged; make a backup into another one now, and keep this "
-            f"one for what can still be read:{listed}"
-        )
     read = "its structure and its data" if part == "all" else f"its structure and {part} of its data"
     what = read if part else "its structure (the data was not read; --read-data does)"
-    return Outcome(result, f"The repository {repository.restic.shown} is good: {what}.")
+    text = f"The repository {repository.restic.shown} is good: {what}."
+    return Outcome(result, show.actions({**result, "actions": [text]}, ""), _code(result))
 
 
 def status(options: Options, settings: Settings, progress: Progress) -> Outcome:
+    from ..monitoring.hook import failed_units
+    from ..monitoring.notify import problems_of, read_told
+    from ..monitoring.settings import load as load_monitoring
     from ..operation.durable_json import read_json
     from ..operation.unfinished import unfinished
     from ..restore import kept
@@ -153,8 +150,18 @@ def status(options: Options, settings: Settings, progress: Progress) -> Outcome:
         "unfinished": left,
         "kept": [entry.as_result() for entry in kept.load(places)],
         "progress": read_json(places.progress) if left and left["running"] else None,
+        "failed_units": failed_units(settings.project),
+        "monitoring_problems": problems_of(read_told(places)),
     }
-    found["attention"] = show.attention(found, options.get("max_age"), datetime.now(timezone.utc))
+    ages: dict[str, float] = {}
+    try:
+        watching = load_monitoring(settings.config_dir, settings.project)
+        ages.update(watching.max_age_s if watching else {})
+    except StackError as error:
+        found["monitoring_problems"].append(str(error))
+    if "max_age" in options:
+        ages["backup"] = 3600 * options["max_age"]
+    found["attention"] = show.attention(found, ages, datetime.now(timezone.utc))
     return Outcome(found, show.status(found), ATTENTION if found["attention"] else DONE)
 
 
@@ -165,9 +172,15 @@ def recover(options: Options, settings: Settings, progress: Progress) -> Outcome
     places = settings.places(create=not options["dry_run"])
     if not options["dry_run"]:
         fence(places)  # importing the engine's library takes longer than this may
-    said = core(settings.engine(), places, check_mode=options["dry_run"])
-    result = {"changed": bool(said), "actions": said}
-    return Outcome(result, show.actions(result, "Nothing was left of an operation that died."))
+    from ..monitoring.watch import Watch, watched
+
+    def work() -> dict[str, Any]:
+        said = core(settings.engine(), places, check_mode=options["dry_run"])
+        return {"changed": bool(said), "actions": said}
+
+    watch = Watch(settings.project, "recover", settings.state_dir, settings.config_dir, quiet=True)
+    result = work() if options["dry_run"] else watched(watch, work)
+    return Outcome(result, show.actions(result, "Nothing was left of an operation that died."), _code(result))
 
 
 def drill(options: Options, settings: Settings, progress: Progress) -> Outcome:
@@ -176,6 +189,44 @@ def drill(options: Options, settings: Settings, progress: Progress) -> Outcome:
     request = core.DrillRequest(**{**_given(core.DrillRequest, options), **settings.repository_options()})
     result = core.run(request, settings.engine(), progress)
     return Outcome(result, show.drill(settings.project, result), _code(result))
+
+
+def metrics(options: Options, settings: Settings, progress: Progress) -> Outcome:
+    from ..monitoring.metrics import render
+    from ..monitoring.notify import read_told
+    from ..monitoring.settings import MonitoringSettings
+    from ..monitoring.settings import load as load_monitoring
+    from ..monitoring.watch import write_metrics
+
+    places = settings.places(create=False)
+    told = load_monitoring(settings.config_dir, settings.project) or MonitoringSettings(metrics_dir="")
+    text = render(places.project, places.state, read_last(places), told, read_told(places))
+    if options["print"]:
+        return Outcome({"changed": False, "metrics": text}, text.rstrip("\n"))
+    directory = write_metrics(places, told)
+    said = f"Written to {directory}." if directory else "No directory for metrics is set; --print shows them."
+    return Outcome({"changed": bool(directory), "directory": directory}, said)
+
+
+def notify(options: Options, settings: Settings, progress: Progress) -> Outcome:
+    from ..monitoring import notify as core
+    from ..monitoring.settings import MonitoringSettings
+    from ..monitoring.settings import load as load_monitoring
+
+    told = load_monitoring(settings.config_dir, settings.project) or MonitoringSettings()
+    said = core.test(settings.places(create=False), told)
+    problems = [problem for problem in said.values() if problem]
+    if problems:
+        raise StackError(" ".join(problems))
+    result = {"changed": False, "targets": sorted(said)}
+    return Outcome(result, f"A test message was sent to {', '.join(sorted(said))}.")
+
+
+def failed(options: Options, settings: Settings, progress: Progress) -> Outcome:
+    from ..monitoring import hook
+
+    result = hook.run(settings.project, settings.state_dir, settings.config_dir)
+    return Outcome(result, show.actions(result, "No unit of the stack has failed."), _code(result))
 
 
 def init(options: Options, settings: Settings, progress: Progress) -> Outcome:
@@ -233,6 +284,9 @@ VERBS: dict[str, Callable[[Options, Settings, Progress], Outcome]] = {
     "recover": recover,
     "drill": drill,
     "init": init,
+    "metrics": metrics,
+    "notify": notify,
+    "failed": failed,
     "gate": gate,
     "arrive": arrive,
 }
@@ -261,13 +315,6 @@ def _repository(settings: Settings) -> Any:
 def _count(settings: Settings) -> int:
     repository = _repository(settings)
     return len(repository.snapshots(settings.project)) if repository.exists() else 0
-
-
-def _record_failure(settings: Settings, operation: str, error: StackError) -> None:
-    places = settings.places(create=False)
-    if os.path.isdir(places.state):
-        when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        record_last(places, f"{operation}_failed", {"created": when, "message": str(error)})
 
 
 def _code(result: Mapping[str, Any]) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import StackError
 
+CONFIG_DIR = "/etc/openmemory-stack"
 STATE_DIR = "/var/lib/openmemory-stack"
 RUNTIME_DIR = "/run/openmemory-stack"
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -73,6 +74,11 @@ class Places:
     @property
     def last(self) -> str:
         return os.path.join(self.state, "last.json")
+
+    @property
+    def told(self) -> str:
+        """Who was told which outcome of an operation."""
+        return os.path.join(self.state, "told.json")
 
     @property
     def arrival(self) -> str:

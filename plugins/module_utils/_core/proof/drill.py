@@ -18,10 +18,11 @@ from ..capture.order import start_order
 from ..capture.plan import volume_key
 from ..engine import Engine
 from ..errors import StackError
+from ..monitoring.watch import Watch, watched
 from ..operation.journal import Journal
 from ..operation.last import record_last
 from ..operation.lock import OperationLock
-from ..operation.places import STATE_DIR, Places, private_directory, require_local
+from ..operation.places import CONFIG_DIR, STATE_DIR, Places, private_directory, require_local
 from ..operation.progress import Progress
 from ..operation.recover import recover
 from ..repository.manifest import Manifest
@@ -53,6 +54,7 @@ class DrillRequest:
     snapshot: str = "latest"
     state_dir: str = STATE_DIR
     timeout: float = 300.0
+    config_dir: str = CONFIG_DIR
 
 
 def run(request: DrillRequest, engine: Engine, progress: Progress, check_mode: bool = False) -> dict[str, Any]:
@@ -70,6 +72,13 @@ def run(request: DrillRequest, engine: Engine, progress: Progress, check_mode: b
         snapshot = repository.resolve(request.snapshot, request.project)
         action = f"snapshot {snapshot.short_id} would be restored beside the live stack, started and compared"
         return {"changed": False, "snapshot_id": snapshot.id, "actions": [action], "warnings": []}
+    watch = Watch(request.project, "drill", request.state_dir, request.config_dir)
+    return watched(watch, lambda: _run(request, engine, progress, places, repository))
+
+
+def _run(
+    request: DrillRequest, engine: Engine, progress: Progress, places: Places, repository: Repository
+) -> dict[str, Any]:
     with OperationLock(places, "drill"):
         progress.attach(places.progress)
         said = recover(engine, places, lock_held=True)

@@ -14,9 +14,11 @@ from ..backup.backup import open_repository, run_locked
 from ..capture.plan import make_plan as make_capture_plan
 from ..engine import Engine
 from ..errors import StackError
+from ..monitoring import metrics
+from ..monitoring import settings as monitoring
 from ..operation.journal import Journal
 from ..operation.lock import OperationLock
-from ..operation.places import Places, require_local
+from ..operation.places import CONFIG_DIR, Places, require_local
 from ..operation.progress import Progress
 from ..operation.recover import recover
 from ..repository.manifest import Manifest
@@ -66,7 +68,16 @@ def run(request: PurgeRequest, engine: Engine, progress: Progress, check_mode: b
         except BaseException as error:
             purge.take_back(error)
             raise
-        return {**result, "actions": [*said, *result["actions"]]}
+        return {**result, "actions": [*said, *result["actions"], *_metrics(places)]}
+
+
+def _metrics(places: Places) -> list[str]:
+    """Take the metrics away of what is no more, or an alert would say for ever that it is not backed up."""
+    with suppress(StackError):
+        settings = monitoring.load(CONFIG_DIR, places.project)
+        if settings is not None and metrics.remove(places, settings):
+            return ["remove the metrics of its backups"]
+    return []
 
 
 class _Purge:

@@ -118,8 +118,7 @@ class Restic:
     @property
     def local_path(self) -> str | None:
         """The directory of a repository on this host, None for a remote one."""
-        place = self.repository[len("local:") :] if self.repository.startswith("local:") else self.repository
-        return place if place.startswith("/") else None
+        return directory_of(self.repository)
 
     def version(self) -> tuple[int, ...]:
         """(0, 18, 0), asked once; StackError where restic is missing or too old."""
@@ -308,6 +307,12 @@ def password_in(repository: str) -> str:
     """The password in a repository's URL, "" without one."""
     match = _PASSWORD_IN_URL.search(repository)
     return match.group(1) if match else ""
+
+
+def directory_of(repository: str) -> str | None:
+    """The directory of a repository that is on this host, None for a remote one."""
+    place = repository[len("local:") :] if repository.startswith("local:") else repository
+    return place if place.startswith("/") else None
 
 
 def refuse_password(repository: str) -> None:
