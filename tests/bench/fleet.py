@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,9 +73,9 @@ def play(playbook: str, *options: str) -> Run:
     return Run(seconds, said, usage.ru_maxrss * 1024, pss)
 
 
-def unchanged(name: str) -> Run:
+def unchanged(name: str, *options: str) -> Run:
     """A converge of one side, which must have changed nothing on any host."""
-    run = play(f"tests/bench/{name}.yml")
+    run = play(f"tests/bench/{name}.yml", *options)
     if len(re.findall(r"^lab\d+\s.*changed=0 ", run.output, re.MULTILINE)) != HOSTS:
         sys.exit(f"{name}.yml changed something, so its time means nothing:\n{run.output[-8000:]}")
     return run
@@ -87,49 +86,41 @@ def traffic() -> int:
     total = 0
     for number in range(1, HOSTS + 1):
         said = subprocess.run(
-            ["docker", "exec", container(number), "sh", "-c", TRAFFIC], capture_output=True, text=True, check=True
+            ["docker", "exec", f"omlab-lab{number}", "sh", "-c", TRAFFIC], capture_output=True, text=True, check=True
         )
         total += sum(int(line) for line in said.stdout.split())
     return total
 
 
-def container(number: int) -> str:
-    found = subprocess.run(
-        ["docker", "ps", "--filter", f"name=lab{number}$", "--format", "{{.Names}}"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return found.stdout.strip()
-
-
-def sent_by(work: Callable[[], Any]) -> int:
-    """Bytes per host that go over the network while work is done, both ways."""
-    before = traffic()
-    work()
-    return (traffic() - before) // HOSTS
+def module_runs(run: Run) -> float:
+    """How many modules a run at -vvv starts on each host: Ansible names the file of each."""
+    found = run.output.count("Using module file ") / HOSTS
+    return int(found) if found.is_integer() else round(found, 2)
 
 
 def both_sides() -> dict[str, Any]:
-    """The two sides by turns, after one unmeasured round each."""
-    runs: dict[str, list[Run]] = {"ours": [], "peer": []}
-    for number in range(ROUNDS + 1):
-        for side, done in runs.items():
-            run = unchanged(side)
-            if number:
-                done.append(run)
-    ours, peer = (statistics.median(run.seconds for run in runs[side]) for side in ("ours", "peer"))
+    """The two sides by turns, after one unmeasured round in which modules and bytes are counted."""
+    counted: dict[str, tuple[float, int]] = {}
+    for side in ("ours", "peer"):
+        before = traffic()
+        runs = module_runs(unchanged(side, "-vvv"))
+        counted[side] = runs, (traffic() - before) // HOSTS
+    done: dict[str, list[Run]] = {"ours": [], "peer": []}
+    for _number in range(ROUNDS):
+        for side, measured in done.items():
+            measured.append(unchanged(side))
+    ours, peer = (statistics.median(run.seconds for run in done[side]) for side in ("ours", "peer"))
     return {
         "ours_s": round(ours, 2),
         "peer_s": round(peer, 2),
         "ratio": round(ours / peer, 3),
-        "controller_peak_rss_bytes": max(run.peak_rss_bytes for run in runs["ours"]),
-        "controller_peak_pss_bytes": max(run.peak_pss_bytes for run in runs["ours"]),
+        "module_runs_per_host": counted["ours"][0],
+        "peer_module_runs_per_host": counted["peer"][0],
+        "bytes_per_host": counted["ours"][1],
+        "peer_bytes_per_host": counted["peer"][1],
+        "controller_peak_rss_bytes": max(run.peak_rss_bytes for run in done["ours"]),
+        "controller_peak_pss_bytes": max(run.peak_pss_bytes for run in done["ours"]),
     }
-
-
-def module_runs(name: str) -> float:
-    """How many modules one run starts on each host: at -vvv Ansible names the file of each."""
-    found = play(f"tests/bench/{name}.yml", "-vvv").output.count("Using module file ") / HOSTS
-    return int(found) if found.is_integer() else round(found, 2)
 
 
 def backups() -> dict[str, Any]:
@@ -169,10 +160,6 @@ def bench() -> int:
             "rounds": ROUNDS,
             **backups(),
             **report(),
-            "module_runs_per_host": module_runs("ours"),
-            "peer_module_runs_per_host": module_runs("peer"),
-            "bytes_per_host": sent_by(lambda: unchanged("ours")),
-            "peer_bytes_per_host": sent_by(lambda: unchanged("peer")),
         }
     finally:
         play("tests/bench/remove.yml")
