@@ -57,7 +57,7 @@ class OneSnapshot(Repository):
             images={"qdrant": {"reference": "qdrant/qdrant:v1.20.0", "version": None}},
         )
 
-    def resolve(self, text: str, project: str | None) -> Snapshot:
+    def resolve(self, text: str, project: str | None, ask: bool = True) -> Snapshot:
         self.asked.append((text, project))
         return SNAPSHOT
 
