@@ -80,6 +80,7 @@ def phases() -> list[Phase]:
         Phase("docsite", (PYTHON, "tests/gates/docsite.py")),
         Phase("execution-environment", (PYTHON, "tests/gates/execution_environment.py")),
         Phase("simulation", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_simulation.py")),
+        Phase("browser", (PYTHON, "-m", "pytest", "-q", "tests/browser")),
         Phase("monitoring", (PYTHON, "-m", "pytest", "-q", "tests/monitoring")),
         Phase("collection", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_collection.py")),
     ]

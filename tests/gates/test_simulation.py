@@ -23,7 +23,7 @@ WRONG = """
 def play(place: Path, hosts: int, playbook: str) -> Cost:
     fleet = Fleet(place, hosts, {})
     fleet.prepare()
-    return fleet.play(playbook)
+    return fleet.play(playbook, "-e", f"report_dir={place}/report")
 
 
 def per_host(cost: Cost) -> set[frozenset[tuple[str, int]]]:
@@ -38,6 +38,7 @@ def per_host(cost: Cost) -> set[frozenset[tuple[str, int]]]:
 @pytest.mark.parametrize(
     ("playbook", "sizes", "round_trips"),
     [
+        ("report", (10, 50), {"openmemory.stack.stack_info"}),
         ("status", (10, 50), {"openmemory.stack.volume_info", "openmemory.stack.compose_info"}),
         (
             "site",

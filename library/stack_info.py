@@ -1,0 +1,1 @@
+../plugins/modules/stack_info.py
