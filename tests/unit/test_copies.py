@@ -99,6 +99,7 @@ def test_no_secret_is_on_the_command_line_and_each_server_gets_its_own_login(tmp
     far_login = {"RESTIC_REST_USERNAME": "far", "RESTIC_REST_PASSWORD": "far:pass2"}
     near = Restic("rest:http://a.example.com/", "/near-password", near_login)
     far = Restic("rest:http://b.example.com/", "/far-password", far_login, source=near)
+    near._version = far._version = (0, 18, 0)  # which knows the variables, and one of each only
     found = far.environ()
     assert found["RESTIC_FROM_REPOSITORY"] == "rest:http://near:near%2Fpass1@a.example.com/"
     assert found["RESTIC_REPOSITORY"] == "rest:http://far:far%3Apass2@b.example.com/"
@@ -114,6 +115,8 @@ def test_no_secret_is_on_the_command_line_and_each_server_gets_its_own_login(tmp
          "following location?", "is overloaded or broken"),
         ("Fatal: unable to open config file: unexpected HTTP response (503): 503 Service Unavailable\nIs there a "
          "repository", "is overloaded or broken"),
+        ("Fatal: unable to open config file: Stat: words of tomorrow\nIs there a repository at the following location?",
+         "restic could not look"),
         ("Fatal: unable to open config file: Stat: The specified key does not exist.", "There is no repository at"),
         ("Fatal: unable to open config file: <config/> does not exist", "There is no repository at"),
         ("Fatal: unable to open config file: stat /x/config: no such file or directory", "There is no repository at"),
