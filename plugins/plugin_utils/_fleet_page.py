@@ -28,7 +28,7 @@ def fleet_page(model: Mapping[str, Any], template: str, style: str) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters.update(
-        {name: getattr(words, name) for name in ("size", "span", "age", "day", "count")}
+        {name: getattr(words, name) for name in ("size", "span", "ago", "day", "count")}
         | {"per_day": per_day, "breaks": breaks}
     )
     policy = (

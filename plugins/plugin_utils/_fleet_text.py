@@ -113,6 +113,12 @@ def age(value: Any) -> str:
     return f"{int(found // 60)} min" if found >= 60 else "now"
 
 
+def ago(value: Any) -> str:
+    """3 h ago, or just now."""
+    told = age(value)
+    return {"now": "just now", DASH: DASH}.get(told, f"{told} ago")
+
+
 def day(value: Any) -> str:
     """26 Nov 2026, 02:15, or a dash."""
     found = moment(value)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_model import fleet_model
 from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_page import digest, fleet_page, per_day, verdict
-from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_text import DASH, age, clean, day, size, span
+from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_text import DASH, age, ago, clean, day, size, span
 
 from .fleet_samples import MIB, NOW, answer, container, failed, fleet, iso, stack, stale, unreachable, volume
 
@@ -240,6 +240,7 @@ def test_figures_are_for_people() -> None:
         "3 min 20 s",
     ]
     assert [size(amount) for amount in (None, "x", 0, 640 * 1024)] == [DASH, DASH, "0 bytes", "640 KiB"]
+    assert [ago(seconds) for seconds in (None, 5, 7300)] == [DASH, "just now", "2 h ago"]
     assert day("2026-11-25T02:15:04Z") == "25 Nov 2026, 02:15"
     assert day("soon") == DASH
     assert [per_day(amount) for amount in (None, 12, 3 * MIB, -MIB)] == [
