@@ -1,6 +1,6 @@
 # Every target is a line or two that calls a script; 'make help' lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench lab lab-destroy lint unit sanity molecule docs-check collection lock
+.PHONY: help setup demo test soak bench lab lab-destroy lint unit sanity molecule docs-check collection lock messages docsite execution-environment
 
 HOSTS ?= 3
 ROUNDS ?= 200
@@ -11,7 +11,7 @@ GATES := .venv/bin/python tests/gates/run.py
 LAB := PYTHONPATH=molecule .venv/bin/python -m lab
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make .venv with Ansible, which is all that deploying from here needs
 	@$(SETUP) python
@@ -28,9 +28,9 @@ soak: ## snapshots under load, and kills at random points, as often as you like 
 	@$(SETUP)
 	@ROUNDS=$(ROUNDS) $(GATES) soak
 
-bench: ## measure a converge beside community.docker's, backups beside bare restic, moves beside bare rsync (an hour)
+bench: ## measure a converge beside community.docker's, backups beside bare restic, moves beside bare rsync, fleets (over an hour)
 	@$(SETUP)
-	@$(GATES) bench bench-backup bench-move
+	@$(GATES) bench bench-backup bench-move bench-fleet bench-simulation
 
 lab: ## bring up lab hosts and an inventory, build/lab/inventory.yml (HOSTS=3)
 	@$(SETUP)
@@ -59,6 +59,18 @@ molecule: ## the Molecule scenarios (SCENARIO=stack_path for one)
 docs-check: ## check every example in the documentation
 	@$(SETUP) python
 	@$(GATES) docs
+
+messages: ## write docs/messages/ anew from the sentences in the code
+	@$(SETUP) python
+	@.venv/bin/python tests/gates/messages.py
+
+docsite: ## build the collection's documentation as HTML in build/docsite/html
+	@$(SETUP) python
+	@$(GATES) docsite
+
+execution-environment: ## make the context of the controller's image in build/execution-environment/context
+	@$(SETUP) python
+	@$(GATES) execution-environment
 
 collection: ## build the collection and install it into an empty place
 	@$(SETUP) python

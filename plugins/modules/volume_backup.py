@@ -244,13 +244,13 @@ bytes_stored:
   sample: 1310720
 volumes:
   description:
-    - The volumes by their name in the project. In check mode each has only RV(volumes.*.name), RV(volumes.*.store)
-      and RV(volumes.*.allocated_bytes).
+    - The volumes by their name in the project. In check mode each has only RV(volumes.NAME.name),
+      RV(volumes.NAME.store) and RV(volumes.NAME.allocated_bytes).
   returned: success
   type: dict
   contains:
-    "*":
-      description: One volume.
+    NAME:
+      description: One volume, by its name.
       type: dict
       contains:
         name:

@@ -187,8 +187,8 @@ volumes:
   returned: success
   type: dict
   contains:
-    "*":
-      description: One volume.
+    NAME:
+      description: One volume, by its name.
       type: dict
       contains:
         name:

@@ -15,7 +15,7 @@ from ansible.utils.plugin_docs import get_docstring
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^( *)```(\S*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-PAGES = ("README.md", "CHANGELOG.md", "docs/*.md", "roles/*/README.md", "tests/**/README.md")
+PAGES = ("README.md", "CHANGELOG.md", "docs/*.md", "docs/messages/*.md", "roles/*/README.md", "tests/**/README.md")
 
 
 @dataclass(frozen=True)

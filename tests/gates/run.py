@@ -76,6 +76,10 @@ def phases() -> list[Phase]:
         Phase("yamllint", ("yamllint", "--strict", ".")),
         Phase("shell", ("sh", "-c", "git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck")),
         Phase("docs", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_docs_examples.py")),
+        Phase("messages", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_messages.py")),
+        Phase("docsite", (PYTHON, "tests/gates/docsite.py")),
+        Phase("execution-environment", (PYTHON, "tests/gates/execution_environment.py")),
+        Phase("simulation", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_simulation.py")),
         Phase("browser", (PYTHON, "-m", "pytest", "-q", "tests/browser")),
         Phase("monitoring", (PYTHON, "-m", "pytest", "-q", "tests/monitoring")),
         Phase("collection", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_collection.py")),
@@ -99,6 +103,8 @@ def phases() -> list[Phase]:
         Phase("bench", (PYTHON, "tests/bench/converge.py"), True, True, True),
         Phase("bench-backup", (PYTHON, "tests/bench/backup.py"), True, True, True),
         Phase("bench-move", (PYTHON, "tests/bench/move.py"), True, True, True),
+        Phase("bench-fleet", (PYTHON, "tests/bench/fleet.py"), True, True, True),
+        Phase("bench-simulation", (PYTHON, "tests/bench/simulate.py"), alone=True, optional=True),
     ]
 
 

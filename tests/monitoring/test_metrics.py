@@ -68,9 +68,9 @@ def promtool(*words: str, text: str = "") -> str:
     return f"{done.stdout}{done.stderr}"
 
 
-def rendered(last: dict[str, Any] = LAST) -> str:
+def rendered(last: dict[str, Any] | None = None) -> str:
     settings = MonitoringSettings(max_age_s={"backup": 93600.0})
-    return str(metrics.render("om", "/var/lib/openmemory-stack/om", last, settings, TOLD))
+    return str(metrics.render("om", "/var/lib/openmemory-stack/om", LAST if last is None else last, settings, TOLD))
 
 
 def samples(text: str) -> dict[str, float]:
