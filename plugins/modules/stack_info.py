@@ -124,6 +124,13 @@ stacks:
       description: C(location), C(stored_bytes) and C(snapshots) of its repository; null if it has none.
       type: dict
       sample: {location: /var/backups/openmemory/openmemory, stored_bytes: 73400320, snapshots: 19}
+    copies:
+      description:
+        - Its far repositories as the last run left them, each with C(name), C(location), C(ok), C(error), C(tried) and
+          C(success), when it last had all.
+      type: list
+      elements: dict
+      sample: [{name: far, location: 's3:https://s3.example.com/b', ok: true, success: '2026-11-25T02:16:00+00:00'}]
     snapshots:
       description: Its snapshots; null where there is no repository, or where that cannot be read.
       type: dict

@@ -47,6 +47,7 @@ def findings(stack: Mapping[str, Any], now: datetime, limits: Limits) -> list[di
         _unread(stack),
         _unfinished(stack),
         _backups(stack, now, limits),
+        _copies(stack, now, limits),
         _drills(stack, now, limits),
         _containers(stack),
         _volumes(stack),
@@ -111,6 +112,18 @@ def _backups(stack: Mapping[str, Any], now: datetime, limits: Limits) -> Iterato
         yield finding(WARNING, "unverified", "The newest snapshot was not checked (backup_verify: none).")
     for sentence in snapshots["damaged"]:
         yield finding(CRITICAL, "snapshot_damaged", sentence)
+
+
+def _copies(stack: Mapping[str, Any], now: datetime, limits: Limits) -> Iterator[dict[str, Any]]:
+    for copy in stack["copies"]:
+        name, success = copy["name"], moment(copy["success"])
+        if copy["ok"] is False:
+            told = f"The last copy to {name} failed: {copy['error'] or 'nobody said why.'}"
+            yield finding(CRITICAL, "copy_failed", told, copy["tried"])
+        elif success is None:
+            yield finding(CRITICAL, "never_copied", f"Nothing was copied to {name} yet.")
+        elif limits.max_age_hours and now - success > timedelta(hours=limits.max_age_hours):
+            yield finding(CRITICAL, "copy_stale", f"The last copy to {name} is too old.", copy["success"])
 
 
 def _drills(stack: Mapping[str, Any], now: datetime, limits: Limits) -> Iterator[dict[str, Any]]:

@@ -141,6 +141,7 @@ def _stack(answered: Mapping[str, Any], now: datetime, limits: Limits) -> dict[s
         "settings": answered["settings"],
         "containers": answered["containers"],
         "repository": answered["repository"],
+        "copies": [_aged(each, now, "success") for each in answered["copies"]],
         "snapshots": _snapshots(answered["snapshots"], now),
         "last": {kind: _aged(entry, now) if entry else None for kind, entry in answered["last"].items()},
         "unfinished": answered["unfinished"],

@@ -93,6 +93,16 @@ STACK = {
     "containers": [{"name": str, "service": Maybe(str), "image": Maybe(str), "state": str, "health": str}],
     "volumes": [VOLUME],
     "repository": Maybe({"location": str, "stored_bytes": Maybe(float), "snapshots": Maybe(int)}),
+    "copies": [
+        {
+            "name": str,
+            "location": Maybe(str),
+            "ok": Maybe(bool),
+            "error": Maybe(str),
+            "tried": Maybe(str),
+            "success": Maybe(str),
+        }
+    ],
     "snapshots": Maybe(SNAPSHOTS),
     "last": LAST,
     "unfinished": Maybe({"operation": str, "phase": str, "started": str, "running": bool}),

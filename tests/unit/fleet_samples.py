@@ -27,6 +27,12 @@ def volume(name: str, size_bytes: int = 40 * MIB, **more: Any) -> dict[str, Any]
     return {**about, "allocated_bytes": size_bytes, "files": 12, "size_complete": True, **more}
 
 
+def copy_to(name: str, **more: Any) -> dict[str, Any]:
+    """A far repository that has all."""
+    about = {"name": name, "location": f"s3:https://s3.example.com/{name}", "ok": True, "error": None}
+    return {**about, "tried": iso(hours=5), "success": iso(hours=5), **more}
+
+
 def container(service: str, state: str = "running", health: str = "healthy") -> dict[str, Any]:
     return {"name": f"openmemory-{service}-1", "service": service, "image": service, "state": state, "health": health}
 
@@ -80,6 +86,7 @@ def stack(project: str = "openmemory", days: int = 24, seed: int = 0, **more: An
         "containers": [container("openmemory-mcp"), container("qdrant"), container("neo4j")],
         "volumes": volumes,
         "repository": {"location": f"/var/backups/openmemory/{project}", "stored_bytes": 310 * MIB, "snapshots": days},
+        "copies": [],
         "snapshots": {
             "count": days,
             "newest": newest,

@@ -20,7 +20,21 @@ from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_model impo
     sentence,
 )
 
-from .fleet_samples import MIB, NOW, answer, container, failed, fleet, iso, points, stack, stale, unreachable, volume
+from .fleet_samples import (
+    MIB,
+    NOW,
+    answer,
+    container,
+    copy_to,
+    failed,
+    fleet,
+    iso,
+    points,
+    stack,
+    stale,
+    unreachable,
+    volume,
+)
 
 NO_LIMITS = Limits(0, 0, 0, 0)
 
@@ -99,6 +113,9 @@ LEFT = {"operation": "backup", "phase": "freeze", "started": iso(hours=1), "runn
             "critical",
         ),
         ({"last": {**stack()["last"], "check_failed": DRILL_FAILED}}, "check_failed", "critical"),
+        ({"copies": [copy_to("far", ok=False, error="It refuses the login.")]}, "copy_failed", "critical"),
+        ({"copies": [copy_to("far"), copy_to("new", ok=None, success=None)]}, "never_copied", "critical"),
+        ({"copies": [copy_to("far", success=iso(days=3))]}, "copy_stale", "critical"),
         ({"unfinished": LEFT}, "unfinished", "critical"),
         ({"unfinished": {**LEFT, "running": True}}, "under_way", "note"),
         (

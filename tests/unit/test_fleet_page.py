@@ -16,7 +16,7 @@ from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_model impo
 from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_page import digest, fleet_page, per_day, verdict
 from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_text import DASH, age, ago, clean, day, size, span
 
-from .fleet_samples import MIB, NOW, answer, container, failed, fleet, iso, stack, stale, unreachable, volume
+from .fleet_samples import MIB, NOW, answer, container, copy_to, failed, fleet, iso, stack, stale, unreachable, volume
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/report"
 TEMPLATE, STYLE = (ROLE / "templates/report.html.j2").read_text(), (ROLE / "files/report.css").read_text()
@@ -69,7 +69,12 @@ def everything() -> list[dict[str, Any]]:
         volume("none", allocated_bytes=None, filesystem=None, store=None, empty=True, size_complete=False)
     )
     new = stack("new", days=0, settings=False, repository=None, snapshots=None, schedule=None, last={}, problems=[])
-    unread = stack("unread", days=1)
+    copies = [
+        copy_to("far"),
+        copy_to("off", ok=False, error="No."),
+        copy_to("new", ok=None, success=None, location=None),
+    ]
+    unread = stack("unread", days=1, copies=copies)
     unread["snapshots"]["unread"] = 3
     return [
         answer("memory-1", stack(), busy, new, unread),
@@ -107,7 +112,20 @@ def test_what_is_wrong_stands_before_all_else() -> None:
 def hostile(value: Any) -> Any:
     """The same answer with every text that has no meaning to us replaced."""
     if isinstance(value, dict):
-        fixed = ("created", "time", "now", "started", "until", "next", "oldest", "at", "state", "health")
+        fixed = (
+            "created",
+            "time",
+            "now",
+            "tried",
+            "success",
+            "started",
+            "until",
+            "next",
+            "oldest",
+            "at",
+            "state",
+            "health",
+        )
         return {key: inner if key in fixed else hostile(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [hostile(each) for each in value]

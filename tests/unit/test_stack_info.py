@@ -215,6 +215,18 @@ def test_a_stack_with_backups_is_told_in_one_run(run: Run, engine: FakeEngine, t
     assert stack["last"] == {"drill_failed": {"created": "2026-11-25T00:00:00+00:00", "message": "No."}}
 
 
+def test_far_repositories_are_told_as_the_last_run_left_them(run: Run, tmp_path: Path) -> None:
+    far = {"repository": "sftp:nas:/om", "password_file": "/far", "environment": {"TOKEN": "s3cret"}}
+    configure(tmp_path, copies=[{"name": "nas", **far}, {"name": "s3", **far}])
+    places = Places.of("om", str(tmp_path / "state"), str(tmp_path / "run"))
+    about = {"repository": "sftp:nas:/om", "ok": False, "error": "It is away.", "success": "2026-11-24T02:00:00+00:00"}
+    record_last(places, "copies", {"created": "2026-11-25T02:00:00+00:00", "repositories": {"nas": about}})
+    nas, cloud = run()["stacks"][0]["copies"]
+    assert (nas["name"], nas["ok"], nas["error"], nas["location"]) == ("nas", False, "It is away.", "sftp:nas:/om")
+    assert (nas["tried"], nas["success"]) == ("2026-11-25T02:00:00+00:00", "2026-11-24T02:00:00+00:00")
+    assert (cloud["name"], cloud["ok"], cloud["success"]) == ("s3", None, None)
+
+
 def test_what_the_module_says_is_what_the_report_understands(run: Run, engine: FakeEngine, tmp_path: Path) -> None:
     configure(tmp_path)
     engine.add("om_data", labels={"com.docker.compose.project": "om"})

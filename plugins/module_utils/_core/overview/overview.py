@@ -23,7 +23,7 @@ from ..compose_containers import health_of, project_containers, service_of
 from ..engine import Engine
 from ..errors import StackError
 from ..operation.last import read_last
-from ..operation.places import STATE_DIR, Places
+from ..operation.places import STATE_DIR
 from ..operation.retired import read_retirement
 from ..operation.unfinished import unfinished
 from ..repository.repository import Repository
@@ -81,7 +81,7 @@ def overview(names: Sequence[str], connect: Callable[[], Engine], wanted: Wanted
 def _stack(name: str, connect: Callable[[], Engine], wanted: Wanted, now: datetime) -> dict[str, Any]:
     problems: list[dict[str, str]] = []
     found: dict[str, Any] = {"project": name, "repository": None, "snapshots": None, "containers": [], "volumes": []}
-    found.update({"unfinished": None, "kept": [], "last": {}, "moved": None})
+    found.update({"copies": [], "unfinished": None, "kept": [], "last": {}, "moved": None})
     settings = Settings(name, state_dir=wanted.state_dir)
     with _part("settings", problems):
         settings = load(wanted.config_dir, {"project": name})
@@ -93,7 +93,7 @@ def _stack(name: str, connect: Callable[[], Engine], wanted: Wanted, now: dateti
         volumes = report_volumes(engine, compose_project=name, size_timeout=timeout)["volumes"]
         found["volumes"] = [_volume(each) for each in volumes]
     with _part("state", problems):
-        _state(found, settings.places(create=False))
+        _state(found, settings)
     with _part("repository", problems):
         _repository(found, settings, wanted, now)
     found["schedule"] = schedule(name)
@@ -109,17 +109,39 @@ def _part(name: str, problems: list[dict[str, str]]) -> Iterator[None]:
         problems.append({"part": name, "message": str(error)})
 
 
-def _state(found: dict[str, Any], places: Places) -> None:
+def _state(found: dict[str, Any], settings: Settings) -> None:
+    places = settings.places(create=False)
     if os.path.isdir(places.state) and not os.access(places.state, os.R_OK | os.X_OK):
         raise StackError(f"{places.state} cannot be read; use become: true.")
     last = read_last(places)
     found["last"] = {
         kind: {name: last[kind].get(name) for name in names} for kind, names in _TOLD.items() if last.get(kind)
     }
+    found["copies"] = _copies(settings, last.get("copies") or {})
     found["kept"] = [entry.as_result() for entry in kept.load(places)]
     moved = read_retirement(places)
     found["moved"] = {"target": moved.target, "at": moved.at} if moved else None
     found["unfinished"] = unfinished(places)
+
+
+def _copies(settings: Settings, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The far repositories as the last run left them: {name, location, ok, error, tried, success (when it had all)}."""
+    told = record.get("repositories") or {}
+    names = [str(each.get("name")) for each in settings.copies]
+    found = []
+    for name in names:
+        about = told.get(name) or {}
+        found.append(
+            {
+                "name": name,
+                "location": about.get("repository"),
+                "ok": about.get("ok"),
+                "error": about.get("error") or None,
+                "tried": record.get("created") if about else None,
+                "success": about.get("success"),
+            }
+        )
+    return found
 
 
 def _repository(found: dict[str, Any], settings: Settings, wanted: Wanted, now: datetime) -> None:
