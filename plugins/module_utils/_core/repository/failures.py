@@ -23,6 +23,10 @@ class NoRepositoryError(StackError):
     """There is no repository where one was said to be."""
 
 
+class DamagedError(StackError):
+    """What restic came upon in the repository is not as it was written, or is gone."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A restic command that failed: what it was for, the repository as shown, its exit code and its error lines."""
@@ -135,10 +139,12 @@ def is_locked(lines: Sequence[str]) -> bool:
 
 
 def error_of(failure: Failure) -> StackError:
-    """The error to raise: LockedError, NoRepositoryError or a plain StackError, each with one sentence."""
+    """The error to raise: LockedError, NoRepositoryError, DamagedError or a plain StackError, each with one sentence."""
     sentence = explain(failure)
     if is_locked(failure.lines):
         return LockedError(sentence)
+    if sentence.startswith(f"The repository {failure.where} is damaged"):
+        return DamagedError(sentence)
     return NoRepositoryError(sentence) if sentence.startswith("There is no repository") else StackError(sentence)
 
 
