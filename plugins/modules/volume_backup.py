@@ -89,41 +89,6 @@ options:
     type: list
     elements: str
     default: []
-  keep:
-    description:
-      - Which snapshots that this host made of the project to keep once this one is stored. The others are removed.
-        Without it, none is.
-      - The newest verified snapshots are always kept, whatever is said here, and snapshots of others are never
-        touched. Snapshots of some volumes only are counted by themselves.
-    type: dict
-    suboptions:
-      last:
-        description: How many of the newest.
-        type: int
-      hourly:
-        description: For how many hours, in which there are any, to keep the last of each.
-        type: int
-      daily:
-        description: The same for days.
-        type: int
-      weekly:
-        description: The same for weeks.
-        type: int
-      monthly:
-        description: The same for months.
-        type: int
-      yearly:
-        description: The same for years.
-        type: int
-      within:
-        description: All that are not older than this, compared with the newest, such as V(7d) or V(1y6m).
-        type: str
-  prune:
-    description:
-      - Free the space of removed snapshots at once. V(false) leaves that to another machine, as repositories need
-        that a host can only add to.
-    type: bool
-    default: true
   export:
     description:
       - Also put files into the snapshot that other tools can read. Dumps by C(neo4j-admin) of the databases C(neo4j)
@@ -153,6 +118,7 @@ options:
     type: bool
     default: true
 extends_documentation_fragment:
+  - openmemory.stack.copies
   - openmemory.stack.repository
   - openmemory.stack.docker
 attributes:
@@ -322,9 +288,19 @@ timings:
   returned: when a snapshot was made
   type: dict
   sample: {plan: 0.051, copy: 0.302, freeze: 0.214, check: 0.633, commit: 1.405}
-removed:
-  description: Ids of the snapshots that O(keep) removed.
+copies:
+  description:
+    - What each of O(copies) was given. C(ok) is whether it holds all that it should, and C(error) why not, in one
+      sentence. C(copied) are ids in the near repository, C(removed) those that its C(keep) removed there. C(bytes) are
+      those that restic wrote meanwhile, nearly all of them there. C(made) is whether the repository had to be made.
   returned: when a snapshot was made
+  type: list
+  elements: dict
+  sample: [{name: offsite, repository: "s3:https://s3.example.com/b", ok: true, error: "", copied: [5f0c2a9be1d24c53],
+            bytes: 1310720, seconds: 4.2, made: false, removed: []}]
+removed:
+  description: Ids of the snapshots that O(keep) removed; in check mode those that it would remove.
+  returned: success
   type: list
   elements: str
 actions:
@@ -338,10 +314,14 @@ actions:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.openmemory.stack.plugins.module_utils._copies_options import (
+    copies_argument_spec,
+    hide_passwords,
+    keep_of,
+)
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.request import BackupRequest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
-from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import PartlyDoneError, StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import connect
 from ansible_collections.openmemory.stack.plugins.module_utils._repository_options import (
     finish,
@@ -349,11 +329,6 @@ from ansible_collections.openmemory.stack.plugins.module_utils._repository_optio
     repository_argument_spec,
     repository_settings,
 )
-
-KEEP = {
-    **{name: {"type": "int"} for name in ("last", "hourly", "daily", "weekly", "monthly", "yearly")},
-    "within": {"type": "str"},
-}
 
 
 def argument_spec() -> dict[str, Any]:
@@ -371,8 +346,7 @@ def argument_spec() -> dict[str, Any]:
         "staging_dir": {"type": "path"},
         "verify": {"type": "str", "choices": ["none", "quick", "full"], "default": "quick"},
         "tags": {"type": "list", "elements": "str", "default": []},
-        "keep": {"type": "dict", "options": KEEP, "no_log": False},
-        "prune": {"type": "bool", "default": True},
+        **copies_argument_spec(),
         "export": {"type": "bool", "default": False},
         "freeze_timeout": {"type": "float", "default": 60},
         "freeze_budget": {"type": "float", "default": 0.3},
@@ -382,15 +356,18 @@ def argument_spec() -> dict[str, Any]:
 
 
 def request_of(module: AnsibleModule) -> BackupRequest:
+    hide_passwords(module)
     options = {name: module.params[name] for name in argument_spec()}
-    asked = {name: value for name, value in (options.pop("keep") or {}).items() if value is not None}
-    return BackupRequest(**repository_settings(module), keep=Keep(**asked) if asked else None, **options)
+    keep = keep_of(options.pop("keep"))
+    return BackupRequest(**repository_settings(module), keep=keep, **options)
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec={**argument_spec(), **repository_argument_spec()}, supports_check_mode=True)
     try:
         result = backup.run(request_of(module), connect(module), progress(module), module.check_mode)
+    except PartlyDoneError as error:
+        module.fail_json(msg=str(error), **error.result)
     except StackError as error:
         module.fail_json(msg=str(error))
     finish(module, result)

@@ -50,7 +50,7 @@ DOCKER = {
     "logs": set(),
     "ps": set(),
 }  # fmt: skip
-VARIABLE = re.compile(r"(?:stack|docker_host|backup|restore|purge|convert|migrate|update|monitoring)_\w+")
+VARIABLE = re.compile(r"(?:stack|docker_host|backup|restore|prune|purge|convert|migrate|update|monitoring)_\w+")
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:

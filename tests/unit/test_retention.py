@@ -99,3 +99,11 @@ def test_backups_of_some_volumes_push_none_of_all_out() -> None:
     some = [made(hours / 24, QUICK, "partial=openmemory_data") for hours in (1, 2, 3, 4)]
     whole = [made(1, QUICK), made(2), made(3)]
     assert removed(Keep(last=2), *some, *whole) == ["3", some[3].id, some[2].id]
+
+
+@pytest.mark.parametrize("keep", [Keep(last=3), Keep(daily=3), Keep(within="3d"), Keep(yearly=2)])
+def test_a_clock_that_was_wrong_for_a_night_pushes_nothing_out(keep: Keep) -> None:
+    """Snapshots of the future are kept and not counted, however good they say they are."""
+    ahead = [made(-1200 - days, FULL) for days in range(10)]
+    assert removed(keep, *DAILY, *ahead) == removed(keep, *DAILY)
+    assert set(removed(keep, *DAILY, *ahead, now=NOW + timedelta(days=3000))) >= {each.id for each in ahead[4:5]}

@@ -69,6 +69,34 @@ def test_the_settings_are_what_the_command_takes(tmp_path: Path) -> None:
     assert request.staging_dir is None
 
 
+def test_far_repositories_reach_the_command_without_their_passwords() -> None:
+    far = [
+        {"name": "a", "repository": "/far", "password": "s3cret-a", "keep": {"last": 1}, "init": True},
+        {"name": "b", "repository": "s3:x/b", "environment": {"K": "v"}, "password": None},
+        {"name": "c", "repository": "/c", "password": "s3cret-c", "password_file": "/own"},
+    ]
+    found = value("backup__settings", backup_project="om", backup_copies=far)
+    assert found["copies"] == [
+        {
+            "name": "a",
+            "repository": "/far",
+            "keep": {"last": 1},
+            "init": True,
+            "password_file": "/etc/openmemory-stack/om.a.password",
+        },
+        {
+            "name": "b",
+            "repository": "s3:x/b",
+            "environment": {"K": "v"},
+            "password_file": "/etc/openmemory-stack/om.password",
+        },
+        {"name": "c", "repository": "/c", "password_file": "/own"},
+    ]
+    request = BackupRequest("om", "/near", "/secret", copies=found["copies"])
+    request.check()
+    assert "s3cret" not in json.dumps(found)
+
+
 def test_the_run_now_is_the_run_of_the_timer() -> None:
     """Each option of a backup is in the settings of the command and in the role's own task."""
     (task,) = yaml.safe_load((ROLE / "tasks" / "run.yml").read_text())
@@ -214,6 +242,10 @@ def test_a_first_backup_only_where_there_is_none(said: str | None, snapshots: in
         ({"backup_password_file": "secret"}, "backup_password_file is 'secret', which is no absolute path"),
         ({"backup_repository": "rest:https://me:pw@host/x"}, "backup_repository has a password in its URL"),
         ({"backup_repository": "rest:https://host/x"}, ""),
+        (
+            {"backup_copies": [{"repository": "rest:https://me:pw@host/x"}]},
+            "repository in backup_copies has a password",
+        ),
     ],
 )
 def test_bad_settings_are_one_sentence(settings: dict[str, Any], beginning: str) -> None:

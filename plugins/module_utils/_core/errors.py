@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class StackError(Exception):
     """One clear sentence: the parameter, what was found, what to do. Adapters show it as it is."""
@@ -17,3 +19,11 @@ class NotFoundError(StackError):
 
 class BusyError(StackError):
     """Another operation is under way on the same stack."""
+
+
+class PartlyDoneError(StackError):
+    """Something was done and kept, and something after it failed. result: as where all went well."""
+
+    def __init__(self, sentence: str, result: dict[str, Any]):
+        super().__init__(sentence)
+        self.result = result

@@ -11,6 +11,7 @@ import socket
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any
 
 from ..capture.capture import Captured, CaptureSettings, capture
@@ -35,7 +36,9 @@ from ..repository.kept_manifests import remember_manifest
 from ..repository.manifest import Manifest
 from ..repository.repository import Commit, Repository
 from ..repository.restic import Restic
+from ..repository.snapshot import Snapshot
 from ..restore.kept import purge_expired
+from . import copies, forgetting
 from .description import make_manifest
 from .request import BackupRequest
 from .snapshots import retain
@@ -166,13 +169,23 @@ class _Backup:
         journal.phase("commit")
         progress.phase("commit", sum(report.bytes_total for report in captured.reports.values()))
         commit = self._commit(plan, staging, captured.way)
-        removed = self._retain(commit)
+        removed = [] if request.copies else self._retain(commit)
         if request.staging == "discard":
             self._discard(plan, staging)
         if journal.data.get("operation") == "backup":
             journal.end()
         progress.done()
-        return self._result(plan, captured, manifest, commit, removed)
+        result = self._result(plan, captured, manifest, commit, removed)
+        return self._spread(commit, result) if request.copies else result
+
+    def _spread(self, commit: Commit, result: dict[str, Any]) -> dict[str, Any]:
+        """Fill the far repositories while the near one still has all of its snapshots; only then remove some there."""
+        copies.fill(self.request, self.places, self.repository, self.progress, result)
+        result["removed"] = self._retain(commit)
+        self.progress.done()
+        result["timings"] = {name: round(seconds, 3) for name, seconds in self.progress.timings.items()}
+        copies.raise_for_failed(result)
+        return result
 
     def _open(self) -> Future[None] | None:
         """Have a repository. What its password says is asked meanwhile: restic needs most of a second for the key."""
@@ -255,9 +268,7 @@ class _Backup:
 
     def _commit(self, plan: CapturePlan, staging: Staging, way: str) -> Commit:
         request = self.request
-        tags = [_MARK, f"project={request.project}", f"way={way}", f"verified={request.verify}", *request.tags]
-        if not plan.whole:
-            tags.append(f"partial={'+'.join(sorted(volume.key for volume in plan.volumes))}")
+        tags = [_MARK, f"way={way}", *_tags(request, plan)]
         done = 0
 
         def tell(bytes_done: int, _total: int) -> None:
@@ -272,7 +283,8 @@ class _Backup:
             return []
         self.progress.phase("retention")
         try:
-            going = retain(self.repository, self.places, self.request.keep, socket.gethostname(), self.request.prune)
+            same = self.repository, self.places, self.request.keep, socket.gethostname(), self.request.prune
+            going = retain(*same, self.warnings)
         except (OSError, StackError) as error:
             self.warnings.append(f"The snapshot {commit.snapshot_id[:8]} was made, but none was removed: {error}")
             return []
@@ -313,11 +325,19 @@ class _Backup:
             "exports": manifest.exports,
             "timings": {name: round(seconds, 3) for name, seconds in self.progress.timings.items()},
             "removed": removed,
+            "copies": [],
             "warnings": self.warnings,
         }
         self._keep(commit.snapshot_id, manifest, result)
         self.actions.append(f"snapshot {commit.snapshot_id[:8]} of {len(plan.volumes)} volumes made")
-        return {**result, "actions": self.actions}
+        result["actions"] = self.actions
+        return result
+
+
+def _tags(request: BackupRequest, plan: CapturePlan) -> list[str]:
+    """Those that retention goes by, and the user's."""
+    partial = [] if plan.whole else [f"partial={'+'.join(sorted(volume.key for volume in plan.volumes))}"]
+    return [f"project={request.project}", f"verified={request.verify}", *request.tags, *partial]
 
 
 def _predict(request: BackupRequest, engine: Engine, places: Places, repository: Repository) -> dict[str, Any]:
@@ -331,15 +351,26 @@ def _predict(request: BackupRequest, engine: Engine, places: Places, repository:
     actions.append(f"snapshot of {', '.join(volume.name for volume in plan.volumes)} would be made")
     if frozen:
         actions.append(f"{', '.join(sorted(frozen))} would be frozen meanwhile")
+    removed: list[Snapshot] = []
+    warnings: list[str] = []
+    if repository.exists():
+        new = Snapshot("new", "new", datetime.now(timezone.utc), tuple(_tags(request, plan)), socket.gethostname(), ())
+        removed = forgetting.predict(repository, request.project, request.keep, new) if request.keep else []
+    if request.copies:
+        more, warnings = copies.predict(request, places, repository)
+        actions += [*more, *(f"the new snapshot would be copied to {copy.name}" for copy in request.far())]
+    actions += [f"snapshot {each.short_id} of {each.time:%Y-%m-%d %H:%M} would be removed" for each in removed]
     return {
         "changed": True,
         "snapshot_id": None,
+        "removed": [each.id for each in removed],
+        "copies": [],
         "volumes": {
             volume.key: {"name": volume.name, "store": volume.store, "allocated_bytes": volume.size.allocated_bytes}
             for volume in plan.volumes
         },
         "actions": actions,
-        "warnings": [],
+        "warnings": warnings,
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import StackError
 from ..operation.places import STATE_DIR
+from ..repository.copying import Copy
 from ..repository.retention import Keep
 
 QUIESCE = ("pause", "stop", "none")
@@ -29,7 +30,8 @@ class BackupRequest:
     """The names are those of the module's options; times are in seconds.
 
     volumes are {name, quiesce}, the name as in Docker or as in the project; None means all of the project's.
-    environment holds the credentials of restic's back end. freeze_budget is how long a single copy may take.
+    environment holds the credentials of restic's back end. freeze_budget is how long a single copy may take. copies are
+    the far repositories that are filled from this one.
     """
 
     project: str
@@ -52,6 +54,11 @@ class BackupRequest:
     freeze_budget: float = 0.3
     init: bool = True
     stop_timeout: int | None = None
+    copies: Sequence[Mapping[str, Any]] = ()
+
+    def far(self) -> list[Copy]:
+        """The copies; StackError for one that makes no sense."""
+        return [Copy.of(each, self.password_file) for each in self.copies or ()]
 
     def check(self) -> None:
         """Raise StackError for what can be seen to be wrong without looking at the host."""
@@ -74,6 +81,12 @@ class BackupRequest:
         for tag in self.tags:
             if not _TAG.fullmatch(tag):
                 raise StackError(f"The tag {tag!r} is not allowed; use letters, digits, '.', '_' and '-'.")
+        far = self.far()
+        for copy in far:
+            copy.check(self.repository, self.environment)
+        twice = sorted({each.name for each in far if sum(other.name == each.name for other in far) > 1})
+        if twice:
+            raise StackError(f"copies has the name {twice[0]} twice; give each its own.")
         for name, seconds in (("freeze_timeout", self.freeze_timeout), ("freeze_budget", self.freeze_budget)):
             if not 0 < seconds <= 3600:
                 raise StackError(f"{name} is {seconds:g}; give seconds between 0 and 3600.")

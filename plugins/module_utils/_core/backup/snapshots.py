@@ -16,7 +16,7 @@ from ..errors import StackError
 from ..operation.places import Places
 from ..repository.kept_manifests import forget_manifests, manifest_of
 from ..repository.repository import Repository
-from ..repository.retention import Keep, to_remove
+from ..repository.retention import Keep, of_the_future, to_remove
 from ..repository.snapshot import Snapshot, own_regular, whole_first
 
 _AT_ONCE = 2  # each call is half a second of computing
@@ -72,16 +72,39 @@ def snapshots_info(
     }
 
 
-def retain(repository: Repository, places: Places, keep: Keep, host: str, prune: bool) -> list[Snapshot]:
+def retain(
+    repository: Repository, places: Places, keep: Keep, host: str, prune: bool, warnings: list[str] | None = None
+) -> list[Snapshot]:
     """Remove what keep does not keep of the snapshots that this host made of the project; those removed.
 
-    Only this host's, as another one may keep a stack of the same name in the same repository. Raises StackError.
+    Only this host's, as another one may keep a stack of the same name in the same repository. warnings gets a sentence
+    on those of the future. Raises StackError.
     """
-    own = [each for each in repository.snapshots(places.project) if each.hostname == host]
+    own = own_of(repository, places.project, host)
+    if warnings is not None:
+        warnings += warnings_of(repository, own)
     going = to_remove(own, keep, datetime.now(timezone.utc))
     repository.forget([each.id for each in going], prune=prune)
     forget_manifests(places, [each.id for each in going])
     return going
+
+
+def own_of(repository: Repository, project: str, host: str) -> list[Snapshot]:
+    """The snapshots that a host made of a project, oldest first."""
+    return [each for each in repository.snapshots(project) if each.hostname == host]
+
+
+def warnings_of(repository: Repository, snapshots: Sequence[Snapshot]) -> list[str]:
+    """A sentence on those that say they are of the future, if there are."""
+    ahead = of_the_future(snapshots, datetime.now(timezone.utc))
+    if not ahead:
+        return []
+    named = ", ".join(f"{each.short_id} ({each.time:%Y-%m-%d %H:%M})" for each in ahead[:3])
+    more = f" and {len(ahead) - 3} more" if len(ahead) > 3 else ""
+    return [
+        f"In {repository.restic.shown} snapshots say that they are of the future: {named}{more}; they are kept and not "
+        "counted. Look at the clock of this host, and remove them with restic if they are worth nothing."
+    ]
 
 
 def _manifest(repository: Repository, places: Places | None, snapshot: Snapshot) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from ..operation.progress import Progress
 from ..repository.failures import LockedError
 from .options import build_parser
 from .settings import Settings, UsageError, load
-from .verbs import DONE, VERBS, Outcome
+from .verbs import DONE, FAILED, VERBS, Outcome
 from .wording import for_command_line, phase_now, phases_done
 
-FAILED, USAGE, BUSY = 1, 2, 4
+USAGE, BUSY = 2, 4
 _EVERY_S = 10.0
 _TRY_EVERY_S = 5.0
 _CLEAR = "\r\033[K"
@@ -80,7 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a lost terminal does not end a restore halfway
     try:
         outcome = _run(options)
-        return _print(outcome.result, outcome.text, outcome.code, options["json"])
+        result = outcome.result
+        if outcome.failure:
+            result = {**result, "failed": True, "msg": for_command_line(outcome.failure), "exit_code": outcome.code}
+        code = _print(result, outcome.text, outcome.code, options["json"])
+        return _fail(outcome.failure, code, False) if outcome.failure else code
     except Interrupted as error:
         return _fail("Interrupted; nothing is left frozen or stopped.", error.code, options["json"])
     except UsageError as error:

@@ -64,6 +64,14 @@ examples:
 The name of the stack has to be typed. The repository and its password stay, so the stack can be
 brought back: openmemory-stack restore latest. If the snapshot fails, everything runs on as before.
 """
+FORGET_EXAMPLES = """\
+examples:
+  openmemory-stack forget --dry-run    which would go? Nothing is done
+  openmemory-stack forget
+
+Every backup does the same at its end. The policy is keep in the settings: that of the near
+repository, and that of each far one which this host may remove from.
+"""
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -89,6 +97,8 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         ("restore", "Bring a snapshot back, with a way back.", RESTORE_EXAMPLES, _restore),
         ("undo", "Take the last restore back: swap the data in that it replaced.", "", _undo),
         ("purge", "Remove the stack with all of its data, after a last snapshot.", PURGE_EXAMPLES, _purge),
+        ("copy", "Bring the far repositories all that they lack, without a new backup.", "", _dry_run),
+        ("forget", "Remove the snapshots that are not kept any more.", FORGET_EXAMPLES, _dry_run),
         ("list", "List the snapshots, newest first.", "", _list),
         ("check", "Check the repository: are all snapshots readable?", "", _check),
         ("status", "Tell when the last backup was, what is under way, and what wants attention.", "", _status),
@@ -121,6 +131,7 @@ def _shared() -> argparse.ArgumentParser:
     group.add_argument("--config-dir", default=CONFIG_DIR, metavar="DIR", help=f"settings (default: {CONFIG_DIR})")
     group.add_argument("--repository", help="where the snapshots are, as restic names it (default: from the settings)")
     group.add_argument("--password-file", metavar="FILE", help="its password (default: from the settings)")
+    group.add_argument("--copy", metavar="NAME", help="ask this far repository of the settings, not the near one")
     group.add_argument("--state-dir", metavar="DIR", help="what is kept between runs (default: from the settings)")
     group.add_argument("--docker-host", metavar="URL", help="the Docker engine's socket (default: from the settings)")
     group.add_argument("--json", action="store_true", default=False, help="print the result as JSON")
@@ -159,6 +170,7 @@ def _backup(parser: argparse.ArgumentParser) -> None:
     add("--freeze-timeout", type=float, metavar="S", help=f"seconds {_default(of, 'freeze_timeout')}")
     add("--keep-all", action="store_true", default=False, help="remove no old snapshot this time")
     add("--no-init", dest="init", action="store_false", help="fail if there is no repository, instead of making one")
+    add("--no-copies", action="store_true", default=False, help="leave the far repositories to the next backup")
     _wait(parser)
     add("--if-none", action="store_true", default=False, help="only if the stack has no snapshot yet")
 

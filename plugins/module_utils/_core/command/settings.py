@@ -21,6 +21,7 @@ from ..repository.restic import refuse_password
 
 _TEXT = ("project", "repository", "password_file", "state_dir", "docker_host")
 _TABLES = ("environment", "keep", "options")
+_LISTS = ("copies",)
 
 
 class UsageError(StackError):
@@ -29,7 +30,7 @@ class UsageError(StackError):
 
 @dataclass
 class Settings:
-    """One stack's settings. options and keep are those of a backup, named as the module's options."""
+    """One stack's settings. options, keep and copies are those of a backup, named as the module's options."""
 
     project: str
     repository: str | None = None
@@ -39,6 +40,7 @@ class Settings:
     environment: dict[str, str] = field(default_factory=dict)
     keep: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    copies: list[dict[str, Any]] = field(default_factory=list)
     config_dir: str = CONFIG_DIR
 
     def engine(self) -> Engine:
@@ -73,12 +75,26 @@ def load(config_dir: str, given: Mapping[str, Any]) -> Settings:
         found = _read(path)
         if found.setdefault("project", project) != project:
             raise UsageError(f"{path} is of the stack {found['project']}, not of {project}; rename it or correct it.")
+    if given.get("copy"):
+        found.update(_far(found, given["copy"]))
     found.update({name: given[name] for name in _TEXT if given.get(name)})
     try:
         refuse_password(found.get("repository") or "")  # status shows it without opening it
     except StackError as error:
         raise UsageError(str(error)) from error
     return Settings(**found, config_dir=config_dir)
+
+
+def _far(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The settings with which a far repository takes the place of the near one."""
+    there = {each.get("name"): each for each in found.get("copies") or ()}
+    if name not in there:
+        named = f"there are {', '.join(map(str, there))}" if there else "it has none"
+        raise UsageError(f"--copy is {name!r}, which is no far repository of this stack; {named}.")
+    far = there[name]
+    password_file = far.get("password_file") or found.get("password_file")
+    own = {"repository": far.get("repository"), "environment": far.get("environment") or {}}
+    return {**own, "password_file": password_file, "keep": {}, "copies": []}
 
 
 def _only(config_dir: str) -> str:
@@ -104,10 +120,14 @@ def _read(path: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds no settings; correct it.")
     for name, value in found.items():
-        if name not in (*_TEXT, *_TABLES):
-            raise UsageError(f"{path} holds {name!r}, which is no setting; use {', '.join((*_TEXT, *_TABLES))}.")
-        if not isinstance(value, str if name in _TEXT else dict):
-            raise UsageError(f"{name} in {path} is not {'text' if name in _TEXT else 'a table'}; correct it.")
-    if mode & 0o077 and found.get("environment"):
+        if name not in (*_TEXT, *_TABLES, *_LISTS):
+            raise UsageError(
+                f"{path} holds {name!r}, which is no setting; use {', '.join((*_TEXT, *_TABLES, *_LISTS))}."
+            )
+        kind, called = (str, "text") if name in _TEXT else (dict, "a table") if name in _TABLES else (list, "a list")
+        if not isinstance(value, kind) or (kind is list and not all(isinstance(each, dict) for each in value)):
+            raise UsageError(f"{name} in {path} is not {called}{' of tables' if kind is list else ''}; correct it.")
+    secret = found.get("environment") or any(each.get("environment") for each in found.get("copies") or ())
+    if mode & 0o077 and secret:
         raise UsageError(f"{path} holds credentials and others can read it (mode {mode:04o}); chmod 600 {path}.")
     return found

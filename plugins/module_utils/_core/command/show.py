@@ -13,6 +13,7 @@ from typing import Any
 from ..byte_sizes import show_bytes
 from ..operation.last import moment as _moment
 from ..operation.last import outcome
+from . import show_repositories
 from .wording import age, census, duration, phase_now, table
 
 
@@ -30,6 +31,8 @@ def backup(project: str, result: Mapping[str, Any]) -> str:
         "",
         _volumes(volumes),
     ]
+    if result.get("copies"):
+        lines += ["", show_repositories.copies(result, warnings=False)]
     removed = result.get("removed") or []
     if removed:
         lines += ["", f"Removed as no longer kept: {', '.join(identity[:8] for identity in removed)}"]
@@ -128,6 +131,7 @@ def attention(found: Mapping[str, Any], max_age_s: Mapping[str, float], now: dat
     undone = [*((found["last"].get("monitoring") or {}).get("problems") or ())]
     undone += found.get("monitoring_problems") or ()
     said += [f"Monitoring: {problem}" for problem in dict.fromkeys(undone)]
+    said += show_repositories.attention(found["last"], max_age_s.get("backup"), now)
     return said
 
 
@@ -140,6 +144,7 @@ def status(found: Mapping[str, Any]) -> str:
             f"  last backup   {_ago(last)}, snapshot {last['snapshot_id'][:8]}, writes blocked "
             f"{duration(float(last['freeze_s']))}, verified: {last['verify']}"
         )
+    lines += show_repositories.status(found["last"])
     proven = found["last"].get("drill")
     lines.append(
         f"  last drill    {_ago(proven)}" if proven else "  last drill    never ('openmemory-stack drill' makes one)"

@@ -13,24 +13,26 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import StackError
+from ..errors import PartlyDoneError, StackError
 from ..operation.last import read_last
 from ..operation.progress import Progress
-from . import show
+from . import show, show_repositories
 from .settings import Settings, UsageError
 
 Options = Mapping[str, Any]
-DONE, ATTENTION = 0, 3
+DONE, FAILED, ATTENTION = 0, 1, 3
 _UNITS = "/etc/systemd/system"
 
 
 @dataclass
 class Outcome:
-    """result is printed with --json, text without it; code is the command's exit code."""
+    """result is printed with --json, text without it; code is the command's exit code. failure: what went wrong after
+    that was done, in one sentence."""
 
     result: dict[str, Any]
     text: str
     code: int = DONE
+    failure: str = ""
 
 
 def backup(options: Options, settings: Settings, progress: Progress) -> Outcome:
@@ -38,13 +40,15 @@ def backup(options: Options, settings: Settings, progress: Progress) -> Outcome:
     from ..backup.request import BackupRequest
     from ..repository.retention import Keep
 
+    if options.get("copy"):
+        raise UsageError("A backup goes into the near repository and from there into the others; leave --copy out.")
     asked = {**settings.options, **_given(BackupRequest, options)}
+    asked["copies"] = [] if options["no_copies"] else settings.copies
     if "volumes" in options:
         asked["volumes"] = [{"name": name} for name in options["volumes"]]
     if "tags" in options:
         asked["tags"] = [*settings.options.get("tags", ()), *options["tags"]]
-    keep = {} if options["keep_all"] else {name: value for name, value in settings.keep.items() if value is not None}
-    _refuse_unknown("keep", keep, Keep)
+    keep = {} if options["keep_all"] else _keep(settings)
     _refuse_unknown("options", asked, BackupRequest)
     request = BackupRequest(**{**asked, **settings.repository_options()}, keep=Keep(**keep) if keep else None)
     if options["if_none"]:
@@ -52,7 +56,10 @@ def backup(options: Options, settings: Settings, progress: Progress) -> Outcome:
         if there:
             text = f"The stack {settings.project} has {there} snapshots already; nothing was done."
             return Outcome({"changed": False, "snapshots": there}, text)
-    result = core.run(request, settings.engine(), progress, options["dry_run"], settings.config_dir)
+    try:
+        result = core.run(request, settings.engine(), progress, options["dry_run"], settings.config_dir)
+    except PartlyDoneError as error:
+        return Outcome(error.result, show.backup(settings.project, error.result), FAILED, str(error))
     return Outcome(result, show.backup(settings.project, result), _code(result))
 
 
@@ -98,6 +105,29 @@ def purge(options: Options, settings: Settings, progress: Progress) -> Outcome:
     elif result["changed"] and os.path.exists(f"{_UNITS}/openmemory-stack-backup@{settings.project}.timer"):
         text += "\nThe timer of its backups and its settings are still there; playbooks/purge.yml removes them."
     return Outcome(result, text, _code(result))
+
+
+def copy(options: Options, settings: Settings, progress: Progress) -> Outcome:
+    from ..backup import copies
+
+    request, near = _near(settings)
+    failure = ""
+    try:
+        result = copies.run(request, near, progress, options["dry_run"])
+    except PartlyDoneError as error:
+        result, failure = error.result, str(error)
+    text = show_repositories.copies(result) or show.actions(result, "The far repositories hold all that they should.")
+    return Outcome(result, text, FAILED if failure else _code(result), failure)
+
+
+def forget(options: Options, settings: Settings, progress: Progress) -> Outcome:
+    from ..backup import forgetting
+
+    request, near = _near(settings)
+    progress.phase("reading the repositories")
+    result = forgetting.run(request, near, options["dry_run"])
+    progress.done()
+    return Outcome(result, show_repositories.forget(settings.project, result, options["dry_run"]), _code(result))
 
 
 def list_snapshots(options: Options, settings: Settings, progress: Progress) -> Outcome:
@@ -278,6 +308,8 @@ VERBS: dict[str, Callable[[Options, Settings, Progress], Outcome]] = {
     "restore": restore,
     "undo": undo,
     "purge": purge,
+    "copy": copy,
+    "forget": forget,
     "list": list_snapshots,
     "check": check,
     "status": status,
@@ -290,6 +322,25 @@ VERBS: dict[str, Callable[[Options, Settings, Progress], Outcome]] = {
     "gate": gate,
     "arrive": arrive,
 }
+
+
+def _keep(settings: Settings) -> dict[str, Any]:
+    from ..repository.retention import Keep
+
+    keep = {name: value for name, value in settings.keep.items() if value is not None}
+    _refuse_unknown("keep", keep, Keep)
+    return keep
+
+
+def _near(settings: Settings) -> Any:
+    """(what is known of a backup, the near repository)."""
+    from ..backup.request import BackupRequest
+    from ..repository.retention import Keep
+
+    keep = _keep(settings)
+    prune = settings.options.get("prune", True)
+    known = {**settings.repository_options(), "copies": settings.copies, "prune": prune}
+    return BackupRequest(**known, keep=Keep(**keep) if keep else None), _repository(settings)
 
 
 def _given(request: type, options: Options) -> dict[str, Any]:

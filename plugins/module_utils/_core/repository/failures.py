@@ -27,6 +27,10 @@ class DamagedError(StackError):
     """What restic came upon in the repository is not as it was written, or is gone."""
 
 
+class PassingError(StackError):
+    """A back end that cannot be reached, is overloaded, or broke the connection: trying again may help."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A restic command that failed: what it was for, the repository as shown, its exit code and its error lines."""
@@ -58,16 +62,33 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
         "give another.",
     ),
     (
+        r"(?:Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|No \S+ host key is known)",
+        "The SSH host key of the back end of the repository {where} is not the one that was pinned, so nothing was "
+        "sent: put its new key into known_hosts if the server was set up anew, and find out who answers there if not.",
+    ),
+    (
+        r"(?:RequestTimeTooSkewed|difference between the request time|has expired or is not yet valid)",
+        "The back end of the repository {where} does not accept the time ({first}): set the clock of this host "
+        "(timedatectl), or look at the server's clock and certificate.",
+    ),
+    (
+        r"(?:ExpiredToken|token has expired|TokenRefreshRequired|credentials? ha(?:ve|s) expired)",
+        "The credentials for the back end of the repository {where} have expired ({first}): put new ones into "
+        "environment.",
+    ),
+    (
         r"(?:write|create|mkdir|open|sync|rename) (\S+?): (?:no space left on device|disk quota exceeded)",
         "The disk is full: there was no room to write {0} while trying to {doing}; make room there and run it again. "
         "Nothing that was there before is lost.",
     ),
     (
-        r"no space left on device|disk quota exceeded|not enough space|Insufficient Storage|507 ",
+        r"no space left on device|disk quota exceeded|not enough space|Insufficient Storage|507 "
+        r"|XMinioStorageFull|Storage backend has reached|QuotaExceeded|[Qq]uota exceeded",
         "The disk of the repository {where} is full, so restic could not {doing}: make room there and run it again.",
     ),
     (
         r"(dial tcp[^\n]*|no such host|connection refused|Connection refused|i/o timeout"
+        r"|nothing moved for \d+ seconds"
         r"|Could not resolve hostname[^\n]*"
         r"|Connection timed out|No route to host|Network is unreachable|connect: [^\n]*"
         r"|unable to start the sftp session[^\n]*)",
@@ -75,10 +96,23 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
         "server runs.",
     ),
     (
-        r"(Permission denied \([^)]*\)|Access Denied|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch"
+        r"(Permission denied \([^)]*\)|Access ?Denied|InvalidAccessKeyId|SignatureDoesNotMatch"
+        r"|(?i:access key id) you provided[^\n]*|signature we calculated does not match"
         r"|401 Unauthorized|403 Forbidden)",
         "The back end of the repository {where} refuses us ({0}): check the credentials given in environment or in "
-        "the URL.",
+        "the URL, and what they allow.",
+    ),
+    (
+        r"(SlowDown|reduce your request rate|\b(?:429|50[0234]) [A-Z][^\n]*|Service ?Unavailable|InternalError"
+        r"|[Ii]nternal error|Internal Server Error|Please try again)",
+        "The back end of the repository {where} is overloaded or broken ({0}), so restic could not {doing}, although "
+        "it was tried again for a while: look at the server; the next run goes on from here.",
+    ),
+    (
+        r"(connection reset by peer|broken pipe|connection lost|server closed idle connection|TLS handshake timeout"
+        r"|use of closed network connection|transport connection broken|(?:unexpected )?EOF$)",
+        "The connection to the back end of the repository {where} broke again and again ({0}), so restic could not "
+        "{doing}: look at the network; the next run goes on from here.",
     ),
     (
         r"(?:config cannot be loaded|config or key \S+ is damaged)",
@@ -86,7 +120,9 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
         "repository.",
     ),
     (
-        r"repository does not exist|unable to open config file|Is there a repository at the following location",
+        # The older restic says the second line of whatever keeps it from reading config, a 503 too.
+        r"repository does not exist"
+        r"|unable to open config file: [^\n]*(?:no such file|does not exist|not found|\(404\))",
         "There is no repository at {where}: check the address, or make one there (init).",
     ),
     (
@@ -132,6 +168,8 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     ),
 )
 
+_PASSES = re.compile(r"cannot be reached \(|is overloaded or broken \(|broke again and again \(")
+
 
 def is_locked(lines: Sequence[str]) -> bool:
     """Whether the command failed because of another's lock."""
@@ -139,13 +177,15 @@ def is_locked(lines: Sequence[str]) -> bool:
 
 
 def error_of(failure: Failure) -> StackError:
-    """The error to raise: LockedError, NoRepositoryError, DamagedError or a plain StackError, each with one sentence."""
+    """The error to raise, a subclass of StackError where its kind matters to somebody, with one sentence."""
     sentence = explain(failure)
     if is_locked(failure.lines):
         return LockedError(sentence)
     if sentence.startswith(f"The repository {failure.where} is damaged"):
         return DamagedError(sentence)
-    return NoRepositoryError(sentence) if sentence.startswith("There is no repository") else StackError(sentence)
+    if sentence.startswith("There is no repository"):
+        return NoRepositoryError(sentence)
+    return PassingError(sentence) if _PASSES.search(sentence) else StackError(sentence)
 
 
 def explain(failure: Failure) -> str:

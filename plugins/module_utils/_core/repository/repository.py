@@ -25,6 +25,7 @@ from .snapshot import OURS, Snapshot, iso, own_regular, whole_first
 
 _SHOWN_FILES = 5
 _UNREADABLE = re.compile(r"(?:could not load snapshot |failed to load snapshot )(\w+)")
+_NOT_REMOVED = re.compile(r"unable to remove \W*snapshot|Remove\(<snapshot/\w+>\) failed")
 _SHOWN_SNAPSHOTS = 10
 
 
@@ -64,8 +65,15 @@ class Repository(Restoring):
         """Whether the password opens the repository: StackError with the reason where not."""
         self.restic.call("cat", "config", "--no-lock", doing="open the repository")
 
+    def identity(self) -> str:
+        """The repository's own id, which it keeps wherever it is moved to; StackError as for open()."""
+        said = self.restic.call("cat", "config", "--no-lock", doing="open the repository")
+        return str(said.json()["id"])
+
     def init(self) -> None:
-        """Make it. A directory that holds something else is refused."""
+        """Make it. A directory that holds something else is refused. One to copy into (Restic.source) cuts files as
+        its source does, so that what is copied is found again there.
+        """
         local = self.restic.local_path
         if local and os.path.isdir(local) and os.listdir(local):
             raise StackError(
@@ -78,7 +86,8 @@ class Repository(Restoring):
                 os.makedirs(local, mode=0o700, exist_ok=True)
             except OSError as error:
                 raise StackError(f"The repository's directory {local} cannot be made ({error.strerror}).") from error
-        self.restic.call("init", doing="make a repository")
+        like = ["--copy-chunker-params"] if self.restic.source else []
+        self.restic.call("init", *like, doing="make a repository")
 
     def snapshots(self, project: str | None = None, tags: Sequence[str] = ()) -> list[Snapshot]:
         """Our snapshots, oldest first: of one project or of all, with all of these tags."""
@@ -222,7 +231,9 @@ class Repository(Restoring):
         """
         if ids:
             extra = ["--prune"] if prune else []
-            self.restic.call("forget", *extra, *ids, doing="remove snapshots")
+            output = self.restic.call("forget", *extra, *ids, doing="remove snapshots")
+            if any(_NOT_REMOVED.search(line) for line in output.errors):  # newer restic ends well all the same
+                raise self.restic.failure(output, "remove snapshots")
 
     def check(self, read_data: bool | str = False) -> list[str]:
         """What is wrong in the repository, a line each; [] where nothing is. read_data: True reads all data again, a

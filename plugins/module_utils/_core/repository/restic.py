@@ -12,9 +12,7 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,13 +23,12 @@ from ..errors import StackError
 from ..filesystem import free_and_total
 from ..operation.process import dies_with_us
 from .failures import Failure, error_of, is_locked
+from .sftp import KEY_FILE, KNOWN_HOSTS, ssh_command
+from .watching import RETRY, Listener, Ticker, end, written_by
 
 OLDEST = (0, 14)
 EXIT_INCOMPLETE = 3  # restic backup: a snapshot was made, but some file could not be read
-_KEPT_LINES = 400  # of standard error; restic repeats itself for every blob of a damaged pack
-_ENDS_WITHIN_S = 5.0
 _FULL_BELOW = 64 << 20  # bytes free; restic writes packs of 16 MiB, several at once
-_RETRY = re.compile(r"returned error, retrying after|^Load\(.*\) failed:")
 _SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:(?!\d*(?:/|$))(\S*)@")  # also one with / in it; a port is none
 _REST_LOGIN_SINCE = (0, 18)  # takes RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD; 0.14 does not
@@ -39,11 +36,16 @@ _REST_LOGIN_SINCE = (0, 18)  # takes RESTIC_REST_USERNAME and RESTIC_REST_PASSWO
 
 @dataclass
 class Output:
-    """What a restic command said: its exit code, the lines of both streams, and the JSON messages among them."""
+    """What a restic command said: its exit code, the lines of both streams, and the JSON messages among them.
+
+    written: bytes that the process wrote, to its back end and otherwise. gave_up: we ended it, as it waited in vain.
+    """
 
     code: int
     lines: list[str]
     errors: list[str] = field(default_factory=list)
+    written: int = 0
+    gave_up: bool = False
 
     @property
     def text(self) -> str:
@@ -79,10 +81,11 @@ class Restic:
     """The restic command with one repository.
 
     repository: as restic writes it (a path, sftp:, rest:, s3: …); StackError where a password is in it. password_file:
-    path. environment: credentials of the back end (AWS_…, RESTIC_REST_…), never shown and masked in every message.
+    path. environment: credentials of the back end (AWS_…, RESTIC_REST_…, SFTP_KEY_FILE and SFTP_KNOWN_HOSTS_FILE),
+    never shown and masked in every message.
     cache_dir: restic's cache (None: its default). command: name or path of the program. limit_*: KiB/s, 0 for none.
     lock_wait_s: how long to wait for a living process that holds the repository. patience_s: how long for a back end
-    that does not answer; restic itself tries for 15 minutes.
+    that does not answer; restic itself tries for 15 minutes. source: the repository that `copy` reads from.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Restic:
         limit_download: int = 0,
         lock_wait_s: float = 0.0,
         patience_s: float = 30.0,
+        source: Restic | None = None,
     ):
         refuse_password(repository)
         self.repository = repository
@@ -108,6 +112,7 @@ class Restic:
         self.limit_download = limit_download
         self.lock_wait_s = lock_wait_s
         self.patience_s = patience_s
+        self.source = source
         self._version: tuple[int, ...] | None = None
 
     @property
@@ -151,29 +156,41 @@ class Restic:
             limits += ["--limit-upload", str(self.limit_upload)]
         if self.limit_download:
             limits += ["--limit-download", str(self.limit_download)]
-        return [self.command, *arguments[:1], *limits, *arguments[1:]]
+        options = []
+        for one in (self, self.source):
+            command = ssh_command(one.repository, one.environment) if one else None
+            if command:
+                options = ["-o", f"sftp.command={command}"]
+        return [self.command, *arguments[:1], *limits, *options, *arguments[1:]]
 
     def environ(self) -> dict[str, str]:
         """The environment of the command: ours without any other RESTIC_ setting, then what this repository needs."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RESTIC_")}
         own = {
             "LC_ALL": "C",
-            "RESTIC_REPOSITORY": self._with_login(),
+            "RESTIC_REPOSITORY": self._with_login(always=self.source is not None),
             "RESTIC_PASSWORD_FILE": self.password_file,
             "RESTIC_PROGRESS_FPS": "2",
         }
         if self.cache_dir:
             own["RESTIC_CACHE_DIR"] = self.cache_dir
+        if self.source:
+            own["RESTIC_FROM_REPOSITORY"] = self.source._with_login(always=True)
+            own["RESTIC_FROM_PASSWORD_FILE"] = self.source.password_file
+            kept.update(self.source.environment)
         kept.setdefault("HOME", "/root")  # a systemd unit has none, and restic wants one for its cache
         return {**kept, **self.environment, **own}
 
-    def _with_login(self) -> str:
-        """The repository for restic's own environment, with the user of the REST server where it asks for it there."""
+    def _with_login(self, always: bool = False) -> str:
+        """The repository for restic's own environment, with the user of the REST server where it asks for it there.
+
+        always: also where restic knows the variables, as two servers cannot share them.
+        """
         user, password = (self.environment.get(f"RESTIC_REST_{name}") for name in ("USERNAME", "PASSWORD"))
         scheme, _slashes, place = self.repository.partition("://")
         if not (user and password and scheme.startswith("rest:")) or "@" in place.split("/")[0]:
             return self.repository
-        if self.version() >= _REST_LOGIN_SINCE:
+        if self.version() >= _REST_LOGIN_SINCE and not always:
             return self.repository
         return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{place}"
 
@@ -198,9 +215,9 @@ class Restic:
         begun = time.monotonic()
         cleaned = not unlock
         while True:
-            output, broken = self._run(arguments, cwd, on_line, on_tick)
+            output = self._run(arguments, cwd, on_line, on_tick)
             locked = bool(output.code) and is_locked(output.errors)  # check says 1 for that and for damage
-            if not broken and not locked and output.code in allowed:
+            if not output.gave_up and not locked and output.code in allowed:
                 return output
             if locked and not cleaned:
                 cleaned = True
@@ -216,7 +233,9 @@ class Restic:
     def failure(self, output: Output, doing: str) -> StackError:
         """The error that says in one sentence why a command of ours failed."""
         texts = []
-        for line in output.errors:
+        # What restic says of being ended is about that, such as a wrong password where it could read no key.
+        told = [line for line in output.errors if RETRY.search(line)] if output.gave_up else []
+        for line in told[-1:] or output.errors:
             message = as_message(line)
             texts.append(_text_of(message) if message is not None else line)
         if crashed(output) and self._is_full():  # restic 0.14 falls over its own error where the disk is full
@@ -232,7 +251,9 @@ class Restic:
 
     def hide(self, text: str) -> str:
         """The text without any secret of the environment or of a URL in it."""
-        for secret in (value for value in self.environment.values() if len(value) >= 6):
+        known = [*self.environment.items(), *(self.source.environment.items() if self.source else ())]
+        secrets = [value for name, value in known if name not in (KEY_FILE, KNOWN_HOSTS)]
+        for secret in (value for value in secrets if len(value) >= 6):
             text = text.replace(secret, "***")
         return mask(text)
 
@@ -256,8 +277,7 @@ class Restic:
         cwd: str | None,
         on_line: Callable[[str], None] | None,
         on_tick: Callable[[int], None] | None,
-    ) -> tuple[Output, bool]:
-        """The output, and whether we ended it because its back end had gone."""
+    ) -> Output:
         with subprocess.Popen(
             self.arguments(*arguments),
             cwd=cwd,
@@ -267,9 +287,9 @@ class Restic:
             stderr=subprocess.PIPE,
             preexec_fn=dies_with_us(),  # or it goes on reading staging that the next run changes
         ) as process:
-            listener = _Listener(process, self.patience_s)
+            listener = Listener(process, self.patience_s, stalls=self.local_path is None)
             listener.start()
-            ticker = _Ticker(process.pid, on_tick) if on_tick else None
+            ticker = Ticker(process.pid, on_tick) if on_tick else None
             try:
                 kept = []
                 for raw in process.stdout or ():
@@ -278,6 +298,7 @@ class Restic:
                         on_line(line)
                     else:
                         kept.append(line)
+                written = written_by(process.pid)  # it has ended, and is still there as we have not waited for it
                 code = process.wait()
             except BaseException:
                 end(process)
@@ -286,16 +307,7 @@ class Restic:
                 if ticker:
                     ticker.stop()
             listener.join()
-        return Output(code, kept, listener.lines), listener.gave_up
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt restic, which then removes its lock; kill it where it tries that in vain."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_ENDS_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
+        return Output(code, kept, listener.lines, written, listener.gave_up)
 
 
 def crashed(output: Output) -> bool:
@@ -336,53 +348,3 @@ def _text_of(message: Mapping[str, Any]) -> str:
     text = message.get("message") or (error.get("message") if isinstance(error, dict) else error) or ""
     item = message.get("item")
     return f"{item}: {text}" if item else str(text)
-
-
-class _Listener(threading.Thread):
-    """Reads standard error, and ends restic where it would retry in vain."""
-
-    def __init__(self, process: subprocess.Popen[bytes], patience_s: float):
-        super().__init__(daemon=True)
-        self.process = process
-        self.patience_s = patience_s
-        self.lines: list[str] = []
-        self.gave_up = False
-        self._since: float | None = None
-
-    def run(self) -> None:
-        for raw in self.process.stderr or ():
-            line = raw.decode("utf-8", "replace").replace("\x1b[2K", "").rstrip("\n")
-            if len(self.lines) < _KEPT_LINES:
-                self.lines.append(line)
-            else:
-                self.lines[-1] = line  # the last line says most
-            if _RETRY.search(line):
-                self._consider(line)
-            elif line:
-                self._since = None
-
-    def _consider(self, line: str) -> None:
-        now = time.monotonic()
-        self._since = self._since or now
-        # A file that is not there does not come back by waiting.
-        in_vain = "no such file or directory" in line or now - self._since > self.patience_s
-        if in_vain and not self.gave_up:
-            self.gave_up = True
-            threading.Thread(target=end, args=(self.process,), daemon=True).start()
-
-
-class _Ticker(threading.Thread):
-    def __init__(self, pid: int, tell: Callable[[int], None]):
-        super().__init__(daemon=True)
-        self._pid = pid
-        self._tell = tell
-        self._done = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        while not self._done.wait(1):
-            self._tell(self._pid)
-
-    def stop(self) -> None:
-        self._done.set()
-        self.join()

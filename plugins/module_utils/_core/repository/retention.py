@@ -20,6 +20,7 @@ from .snapshot import VERIFIED, Snapshot
 
 _DURATION = re.compile(r"(?:(\d+)y)?(?:(\d+)m)?(?:(\d+)d)?(?:(\d+)h)?")
 SAFETY_DAYS = 7
+AHEAD = timedelta(hours=1)  # clocks differ by less
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,19 @@ def to_remove(
     It counts snapshots of all volumes, and those of each choice of some by themselves. Of each, never the newest, never
     the newest verified (quick or full) nor the newest fully verified one; never a safety snapshot younger than
     safety_days, and nothing at all where keep is empty. Counting goes by snapshots, not by the calendar, and within is
-    measured from the newest one: days without a backup remove nothing. StackError where snapshots are of several
-    projects.
+    measured from the newest one: days without a backup remove nothing. One that says it is of the future is kept and
+    not counted, or a clock that was wrong for a night would push all others out. StackError where snapshots are of
+    several projects.
     """
     projects = sorted({each.project for each in snapshots})
     if len(projects) > 1:
         raise StackError(f"Retention is for one stack at a time, and these snapshots are of {', '.join(projects)}.")
     if keep.is_empty:
         return []
-    newest_first = sorted(snapshots, key=lambda each: each.time, reverse=True)
+    ahead = {each.id for each in of_the_future(snapshots, now)}
+    newest_first = sorted(
+        (each for each in snapshots if each.id not in ahead), key=lambda each: each.time, reverse=True
+    )
     regular = [each for each in newest_first if not each.is_safety]
     kept = set()
     for partial in {each.partial for each in regular}:  # some volumes never stand in for a backup of all
@@ -87,6 +92,11 @@ def to_remove(
     young = now - timedelta(days=safety_days)
     kept |= {each.id for each in newest_first if each.is_safety and each.time > young}
     return [each for each in reversed(newest_first) if each.id not in kept]
+
+
+def of_the_future(snapshots: Sequence[Snapshot], now: datetime) -> list[Snapshot]:
+    """Those whose time is not there yet: a clock was wrong, or somebody wants retention to be."""
+    return [each for each in snapshots if each.time > now + AHEAD]
 
 
 def _protected(newest_first: Sequence[Snapshot]) -> set[str]:
@@ -103,7 +113,7 @@ def _kept_by_policy(newest_first: Sequence[Snapshot], keep: Keep) -> list[Snapsh
     kept = []
     left = {name: getattr(keep, name) for name, bucket in _BUCKETS}
     last: dict[str, object] = {}
-    since = _before(newest_first[0].time, keep.within) if keep.within and newest_first else None
+    since = earlier(newest_first[0].time, keep.within) if keep.within and newest_first else None
     for number, each in enumerate(newest_first):
         wanted = since is not None and each.time > since
         for name, bucket in _BUCKETS:
@@ -120,7 +130,8 @@ def _kept_by_policy(newest_first: Sequence[Snapshot], keep: Keep) -> list[Snapsh
     return kept
 
 
-def _before(time: datetime, duration: str) -> datetime:
+def earlier(time: datetime, duration: str) -> datetime:
+    """The moment that is a duration such as 1y6m before another; StackError where it is none."""
     match = _DURATION.fullmatch(duration)
     if match is None:  # Keep has checked it
         raise StackError(f"keep.within is {duration!r}: give a time such as 36h, 7d, 2m or 1y6m.")

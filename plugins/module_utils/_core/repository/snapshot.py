@@ -20,7 +20,9 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d
 
 @dataclass(frozen=True)
 class Snapshot:
-    """id: 64 hex digits. time: aware. tags: all of them, ours ("project=x") too. paths: absolute, where staging lay."""
+    """id: 64 hex digits. time: aware. tags: all of them, ours ("project=x") too. paths: absolute, where staging lay.
+    original: in a far repository, the id that it has in the near one.
+    """
 
     id: str
     short_id: str
@@ -28,6 +30,7 @@ class Snapshot:
     tags: tuple[str, ...]
     hostname: str
     paths: tuple[str, ...]
+    original: str = ""
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Snapshot:
@@ -39,7 +42,13 @@ class Snapshot:
             tags=tuple(found.get("tags") or ()),
             hostname=found.get("hostname", ""),
             paths=tuple(found.get("paths") or ()),
+            original=found.get("original") or "",
         )
+
+    @property
+    def origin(self) -> str:
+        """The id by which a snapshot and its copies are known for the same."""
+        return self.original or self.id
 
     @property
     def project(self) -> str:

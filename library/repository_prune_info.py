@@ -1,0 +1,1 @@
+../plugins/modules/repository_prune_info.py
