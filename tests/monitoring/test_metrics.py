@@ -12,6 +12,7 @@ import re
 import stat
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,8 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.l
 )
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.retired import Retirement
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.checking import check_and_record
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.failures import Failure, error_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "roles" / "monitoring" / "files"
@@ -238,6 +241,34 @@ def test_status_knows_what_is_too_old(tmp_path: Path, capsys: pytest.CaptureFixt
     assert command.main(["status", *known]) == 3
     (said,) = json.loads(capsys.readouterr().out)["attention"]
     assert "om.monitoring.json cannot be read" in said
+
+
+class Unsound:
+    """A repository in which restic finds damage: it lists it, or gives up at it."""
+
+    def __init__(self, problems: list[str], gives_up: bool):
+        self.restic = SimpleNamespace(shown="/near")
+        self.problems = problems
+        self.gives_up = gives_up
+
+    def check(self, read_data: bool | str) -> list[str]:
+        if self.gives_up:
+            raise error_of(Failure("check the repository", "/near", "", 1, self.problems))
+        return self.problems
+
+    def stats(self) -> dict[str, Any]:
+        return {"size_bytes": 1, "snapshots": 1}
+
+
+@pytest.mark.parametrize("gives_up", [False, True])
+def test_damage_is_recorded_however_restic_tells_of_it(tmp_path: Path, gives_up: bool) -> None:
+    places = Places.of("om", str(tmp_path))
+    repository = Unsound(["pack de9f: does not exist"], gives_up)
+    with pytest.raises(StackError, match="/near is damaged"):
+        check_and_record(repository, places)
+    last = read_last(places)
+    assert "pack de9f: does not exist" in last["repositories"]["/near"]["problems"][0]
+    assert 'repository_healthy{project="om",repository="/near"} 0\n' in rendered(last)
 
 
 def test_what_is_recorded_stays_for_those_who_read_it(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import StackError
 from ..operation.last import now, record_repository
 from ..operation.places import Places
+from .failures import DamagedError
 from .repository import Repository
 
 
@@ -20,7 +21,12 @@ def check_and_record(repository: Repository, places: Places, read_data: bool | s
     warnings}; raises StackError where it is damaged or cannot be checked.
     """
     where = repository.restic.shown
-    problems = repository.check(read_data)
+    try:
+        problems = repository.check(read_data)
+    except DamagedError as error:  # restic gives up at some damage instead of listing it
+        with suppress(StackError):
+            record_repository(places, where, {"checked": now(), "problems": [str(error)]})
+        raise
     about: dict[str, Any] = {"checked": now(), "problems": problems}
     with suppress(StackError):  # a damaged one may have no size
         about.update(repository.stats())

@@ -23,6 +23,10 @@ class NoRepositoryError(StackError):
     """There is no repository where one was said to be."""
 
 
+class DamagedError(StackError):
+    """What restic came upon in the repository is not as it was written, or is gone."""
+
+
 class PassingError(StackError):
     """A back end that cannot be reached, is overloaded, or broke the connection: trying again may help."""
 
@@ -173,10 +177,12 @@ def is_locked(lines: Sequence[str]) -> bool:
 
 
 def error_of(failure: Failure) -> StackError:
-    """The error to raise: LockedError, NoRepositoryError or a plain StackError, each with one sentence."""
+    """The error to raise, a subclass of StackError where its kind matters to somebody, with one sentence."""
     sentence = explain(failure)
     if is_locked(failure.lines):
         return LockedError(sentence)
+    if sentence.startswith(f"The repository {failure.where} is damaged"):
+        return DamagedError(sentence)
     if sentence.startswith("There is no repository"):
         return NoRepositoryError(sentence)
     return PassingError(sentence) if _PASSES.search(sentence) else StackError(sentence)
