@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.openmemory.stack.plugins.module_utils._core.command import main as command
-from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import PartlyDoneError, StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.monitoring import metrics
 from ansible_collections.openmemory.stack.plugins.module_utils._core.monitoring import settings as monitoring_settings
 from ansible_collections.openmemory.stack.plugins.module_utils._core.monitoring.settings import MonitoringSettings, load
@@ -62,6 +62,7 @@ LAST = {
         "rest:https://b.example.com/": {"checked": "2026-11-22T05:00:00+00:00", "problems": []},
     },
 }
+NEWEST = "2026-11-26T02:31:00+00:00"
 TOLD = {"ops": {"delivered": True}, "hook": {"delivered": False}, "new": {}}
 
 
@@ -241,6 +242,23 @@ def test_status_knows_what_is_too_old(tmp_path: Path, capsys: pytest.CaptureFixt
     assert command.main(["status", *known]) == 3
     (said,) = json.loads(capsys.readouterr().out)["attention"]
     assert "om.monitoring.json cannot be read" in said
+
+
+def test_a_near_repository_is_not_behind_because_a_far_one_is(tmp_path: Path) -> None:
+    watch = watch_for(tmp_path, {"metrics_dir": str(tmp_path)})
+    watched(watch, good)
+    near = Watch(
+        watch.project, watch.operation, watch.state_dir, watch.config_dir, lambda: ("/near", {"newest": NEWEST})
+    )
+
+    def partly() -> dict[str, Any]:
+        raise PartlyDoneError("The snapshot was made, but it was not copied to far.", {})
+
+    with pytest.raises(PartlyDoneError):
+        watched(near, partly)
+    text = (tmp_path / "openmemory-stack-om.prom").read_text()
+    assert 'repository_instant_timestamp_seconds{project="om",repository="/near"} 1795660260.0\n' in text
+    assert 'last_run_success{project="om",operation="backup"} 0\n' in text
 
 
 class Unsound:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import BusyError, StackError
+from ..errors import BusyError, PartlyDoneError, StackError
 from ..operation.last import add_to_last, now, outcome, read_last, record_last, record_repository
 from ..operation.places import CONFIG_DIR, STATE_DIR, Places
 from ..operation.retired import read_retirement
@@ -58,7 +58,10 @@ def watched(watch: Watch, work: Callable[[], Result]) -> Result:
     except (BusyError, LockedError):
         raise
     except StackError as error:
-        said = failed(watch, str(error), time.monotonic() - begun, watch.quiet)
+        said: list[str] = []
+        if isinstance(error, PartlyDoneError):  # the near repository has its snapshot, and only the far one is behind
+            _try(said, lambda: _measure(watch, watch.places()))
+        said += failed(watch, str(error), time.monotonic() - begun, watch.quiet)
         if said:
             error.args = (" ".join([str(error), *said]),)
         raise
@@ -88,12 +91,16 @@ def _succeeded(watch: Watch, result: Mapping[str, Any], seconds: float) -> list[
         if watch.operation not in OWN_RECORD or watch.operation not in read_last(places):
             more["created"] = more["finished"]
         add_to_last(places, watch.operation, more)
-        if watch.measure is not None:
-            location, about = watch.measure()
-            record_repository(places, location, about)
+        _measure(watch, places)
 
     snapshot = result.get("snapshot_id")
     return _after(watch, record, f"Snapshot {str(snapshot)[:8]}." if snapshot else "", False)
+
+
+def _measure(watch: Watch, places: Places) -> None:
+    if watch.measure is not None:
+        location, about = watch.measure()
+        record_repository(places, location, about)
 
 
 def refresh(watch: Watch) -> list[str]:
