@@ -158,7 +158,7 @@ def test_bad_settings_of_a_purge_are_one_sentence(settings: dict[str, Any], begi
 
 def test_units() -> None:
     service = render("openmemory-stack-backup.service", backup_project="om")
-    assert "ExecStart=/usr/local/bin/openmemory-stack backup --project om --wait 120\n" in service
+    assert "ExecStart=/usr/local/bin/openmemory-stack backup --project om --wait 120 --no-init\n" in service
     assert "\nCPUQuota=150%\n" in service
     assert "\nMemoryMax=2G\n" in service
     free = render("openmemory-stack-backup.service", backup_cpu_quota="", backup_memory_max="")

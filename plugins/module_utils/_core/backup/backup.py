@@ -376,4 +376,6 @@ def _predict(request: BackupRequest, engine: Engine, places: Places, repository:
 
 def _no_repository(repository: Repository) -> StackError:
     shown = repository.restic.shown
-    return StackError(f"There is no repository at {shown}; set init: true to have it made, or correct repository.")
+    return StackError(
+        f"There is no repository at {shown}; set init: true to have it made, or correct repository or mount its disk."
+    )
