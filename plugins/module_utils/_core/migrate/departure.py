@@ -35,7 +35,7 @@ from ..volumes import PROJECT_LABEL
 from .departure_undo import COMMITTING, KEY, MOVING, RETIRED, InDoubtError, finish, outcome, resolve
 from .layer import find_elsewhere
 from .ledger import Ledger
-from .line import FENCED_S, HEEDED_S, LEASE_S, Line, LineLostError
+from .line import FENCED_S, LEASE_S, Line, LineLostError
 from .request import Key, MigrateRequest
 from .transfer import send, sweep
 
@@ -270,7 +270,7 @@ class _Departure:
             pause=list(dict.fromkeys([*plan.pause, *plan.stop, *running])),
             timeout=request.freeze_timeout + request.wait_timeout + 2 * _START_MARGIN_S,
             last=lambda: refuse_others(self.engine, plan),
-            hold=HEEDED_S + LEASE_S + FENCED_S,
+            hold=LEASE_S + FENCED_S,
         )
         self._phase("freeze")
         begun = time.time()

@@ -30,7 +30,6 @@ LEASE_S = 1.6  # how long the target runs without an answer
 FENCED_S = 1.6  # how long it may take after that until all of its containers are dead
 SILENCE_S = 1.2  # without a tick, where there should be some every TICK_S
 TICK_S = 0.3
-HEEDED_S = 0.3  # how long it may go on answering after watch would have raised
 _LOOK_S = 0.1
 _ENDS_WITHIN_S = 1.0
 
