@@ -220,12 +220,12 @@ def test_a_server_that_says_nothing(host: Host, s3_port: int, monkeypatch: pytes
     """A firewall that drops everything gives no error; restic itself would wait for ever."""
     from ansible_collections.openmemory.stack.plugins.module_utils._core.repository import watching
 
-    monkeypatch.setattr(watching, "_STALL_S", 3.0)
     host.snapshot()
     with FaultProxy(s3_port) as proxy:
         copy = far_of("s3", host, proxy.port)
         host.bring(copy)
         host.snapshot()
+        monkeypatch.setattr(watching, "_STALL_S", 3.0)  # not before: a busy machine may stand still that long
         proxy.fault = Fault(a_pack_sent, silent_s=60)
         assert "cannot be reached (nothing moved for 3 seconds)" in said(host, copy)
 
