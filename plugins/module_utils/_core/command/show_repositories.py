@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..byte_sizes import show_bytes
+from ..operation.last import moment as _moment
 from .wording import age, duration, table
 
 
@@ -77,10 +78,6 @@ def _success(about: Mapping[str, Any]) -> str:
         return "never complete yet"
     moment = _moment(about["success"])
     return f"complete {moment.astimezone():%Y-%m-%d %H:%M:%S}, {age(moment)} ago"
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def _warnings(result: Mapping[str, Any]) -> list[str]:
