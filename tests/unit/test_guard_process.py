@@ -129,6 +129,34 @@ def test_a_guard_that_comes_late_leaves_the_containers_to_the_next_operation(
         assert json.loads(record.read_text())["reason"] == "parent"
 
 
+def test_an_engine_that_holds_the_first_answer_keeps_no_container_frozen(
+    tmp_path: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a health check does that froze with its container; the seconds count where another host had to be awaited."""
+    monkeypatch.setattr(guard_process.signal, "signal", lambda *_arguments: None)
+    monkeypatch.setattr(guard_process, "RECONCILE_S", 0.0)
+    files = [tmp_path / name for name in "abc"]
+    for file in files:
+        file.write_text("FROZEN")
+    containers = [{"id": f.name, "freezer": {"file": str(f), "freeze": "FROZEN", "thaw": "THAWED"}} for f in files]
+    orders = {
+        "id": "1",
+        "nonce": "mine",
+        "record": str(tmp_path / "guard.json"),
+        "containers": containers,
+        "socket": listener.getsockname(),
+    }
+    ours, _theirs = socket.socketpair()
+    fire = threading.Thread(
+        target=guard_process.Guard(guard_process.Parent(ours), orders).fire, args=("parent",), daemon=True
+    )
+    begun = time.monotonic()
+    fire.start()
+    while [file.read_text() for file in files] != ["THAWED"] * 3:
+        assert time.monotonic() - begun < guard_process.SWEEP_S, "the engine was waited for"
+        time.sleep(0.01)
+
+
 def test_recovery_waits_for_a_guard_that_has_just_fired(tmp_path: Path) -> None:
     places = Places.of("om", str(tmp_path / "state"), str(tmp_path / "run"))
     record = {"id": "1", "nonce": "n", "reason": "parent", "time": time.time(), "settled": False}

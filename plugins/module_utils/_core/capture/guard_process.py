@@ -26,7 +26,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-SWEEP_S = 2.0  # how long the engine may take for all containers before their cgroups are opened without it
+SWEEP_S = 1.0  # how long the engine may take for all containers before their cgroups are opened without it
+PATIENCE_S = 0.5  # and for one: a health check that froze with its container was seen to hold an unpause for 5 s
 SETTLE_S = 1.5  # a pause that was on its way to the engine when the parent died comes after the first round
 RECONCILE_S = 60.0  # how long to wait for an engine that is away, to put its record right
 _CLOSED_S = 2.0  # how long a freezer may be closed for the engine's record
@@ -298,7 +299,7 @@ class Guard:
             left = until - time.monotonic()
             if left <= 0:
                 set_freezer(container, "thaw")
-            elif resume(self.docker, container, left):
+            elif resume(self.docker, container, min(PATIENCE_S, left)):
                 known.add(container["id"])
             else:
                 until = time.monotonic()  # it did not answer once: do not let the others wait for it
