@@ -1,8 +1,9 @@
 """Runs the project's gates and tests in phases and says how long each took: run.py [PHASE …], all phases without one.
 
-Two phases run at a time: the quick ones while the lab comes up, then those that need it. Those that deploy whole stacks
-on the lab's hosts follow one by one, with nothing beside them. The lab goes down at the end only if it came up here.
-After the first failing phase none begins, and the output of every phase is in build/test/PHASE.log.
+Those that need an engine run two at a time, as soon as the lab is up; those that deploy whole stacks on its hosts
+follow one by one. All others run beside them in a lane of their own, at a low priority: they use what those leave of
+the machine. The lab goes down at the end only if it came up here. After the first failing phase none begins, and the
+output of every phase is in build/test/PHASE.log.
 """
 
 from __future__ import annotations
@@ -21,21 +22,37 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build" / "test"
 PYTHON = ".venv/bin/python"
+PYTEST = (PYTHON, "-m", "pytest", "-q")
+TYPED = ("plugins/module_utils/_core", "molecule/lab", "tests/gates", "tests/bench", "tests/chaos", "tests/monitoring")
 LIMIT_S = 4500  # CI ends a run after 90 minutes without saying where it was; stop before that and say it
 TAIL_LINES = 120
 SHORT_TAIL_LINES = 40
 LANES = 2
+BESIDE = ("nice", "-n", "10")
+# Tests in tests/chaos of repositories and of files: no container is involved.
+WITHOUT_ENGINE = ("append_only", "copies", "known_snapshots", "repository_faults", "rest_login", "retention")
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One command. lab: it needs running lab hosts; alone: nothing may run beside it, so it comes after the others."""
+    """One command. lab: it needs running lab hosts; beside: it needs no engine, and runs beside everything else; alone:
+    no other that needs an engine may run at the same time, so it comes after those.
+    """
 
     name: str
     command: tuple[str, ...]
     lab: bool = False
+    beside: bool = False
     alone: bool = False
     optional: bool = False  # runs only when it is asked for by name
+
+
+def _beside(name: str, *command: str, lab: bool = False) -> Phase:
+    return Phase(name, (*BESIDE, *command), lab, beside=True)
+
+
+def _asked_for(name: str, *command: str, lab: bool = True) -> Phase:
+    return Phase(name, command, lab, alone=True, optional=True)
 
 
 LAB_UP = Phase("lab up", (PYTHON, "-m", "lab", "up", "--temporary", "--hosts", "2", "--bare", "bookworm,trixie"))
@@ -56,33 +73,22 @@ class Result:
 def phases() -> list[Phase]:
     """Every phase, in order; the Molecule scenarios are those of SCENARIO, or all."""
     static = [
-        Phase("sanity", (PYTHON, "tests/gates/sanity.py")),
-        Phase("ansible-lint", ("ansible-lint", "--nocolor", "-q")),
-        Phase("unit", (PYTHON, "-m", "pytest", "-q", "tests/unit")),
-        Phase(
-            "mypy",
-            (
-                "mypy",
-                "--no-error-summary",
-                "plugins/module_utils/_core",
-                "molecule/lab",
-                "tests/gates",
-                "tests/bench",
-                "tests/chaos",
-                "tests/monitoring",
-            ),
-        ),
-        Phase("ruff", ("sh", "-c", "ruff check . && ruff format --check .")),
-        Phase("yamllint", ("yamllint", "--strict", ".")),
-        Phase("shell", ("sh", "-c", "git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck")),
-        Phase("docs", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_docs_examples.py")),
-        Phase("messages", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_messages.py")),
-        Phase("docsite", (PYTHON, "tests/gates/docsite.py")),
-        Phase("execution-environment", (PYTHON, "tests/gates/execution_environment.py")),
-        Phase("simulation", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_simulation.py")),
-        Phase("browser", (PYTHON, "-m", "pytest", "-q", "tests/browser")),
-        Phase("monitoring", (PYTHON, "-m", "pytest", "-q", "tests/monitoring")),
-        Phase("collection", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_collection.py")),
+        _beside("ansible-lint", "ansible-lint", "--nocolor", "-q"),
+        _beside("mypy", "mypy", "--no-error-summary", *TYPED),
+        _beside("ruff", "sh", "-c", "ruff check . && ruff format --check ."),
+        _beside("yamllint", "yamllint", "--strict", "."),
+        _beside("shell", "sh", "-c", "git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck"),
+        _beside("sanity", PYTHON, "tests/gates/sanity.py"),
+        _beside("unit", *PYTEST, "tests/unit"),
+        _beside("docs", *PYTEST, "tests/gates/test_docs_examples.py"),
+        _beside("messages", *PYTEST, "tests/gates/test_messages.py"),
+        _beside("docsite", PYTHON, "tests/gates/docsite.py"),
+        _beside("execution-environment", PYTHON, "tests/gates/execution_environment.py"),
+        _beside("simulation", *PYTEST, "tests/gates/test_simulation.py"),
+        _beside("browser", *PYTEST, "tests/browser"),
+        _beside("monitoring", *PYTEST, "tests/monitoring"),
+        _beside("collection", *PYTEST, "tests/gates/test_collection.py"),
+        *(_beside(f"chaos:{name}", *PYTEST, f"tests/chaos/test_{name}.py", lab=True) for name in WITHOUT_ENGINE),
     ]
     wanted = os.environ.get("SCENARIO") or "all"
     found = sorted(path.parent.name for path in ROOT.glob("molecule/*/converge.yml"))
@@ -90,21 +96,22 @@ def phases() -> list[Phase]:
     return [
         *static,
         *(
-            Phase(f"molecule:{name}", ("molecule", "test", "-s", name, "--destroy", "never"), True, True)
+            Phase(f"molecule:{name}", ("molecule", "test", "-s", name, "--destroy", "never"), lab=True, alone=True)
             for name in scenarios
         ),
-        Phase("infra_repo", (PYTHON, "-m", "pytest", "-q", "tests/gates/test_infra_repo.py"), True, True),
-        Phase("integration", (PYTHON, "-m", "pytest", "-q", "tests/integration"), lab=True),
+        Phase("infra_repo", (*PYTEST, "tests/gates/test_infra_repo.py"), lab=True, alone=True),
+        Phase("integration", (*PYTEST, "tests/integration"), lab=True),
         *(
-            Phase(f"chaos:{path.stem[5:]}", (PYTHON, "-m", "pytest", "-q", str(path.relative_to(ROOT))), lab=True)
+            Phase(f"chaos:{path.stem[5:]}", (*PYTEST, str(path.relative_to(ROOT))), lab=True)
             for path in sorted(ROOT.glob("tests/chaos/test_*.py"), key=_longest_first)
+            if path.stem[5:] not in WITHOUT_ENGINE
         ),
-        Phase("soak", (PYTHON, "-m", "pytest", "-q", "-rP", "tests/chaos/test_under_load.py"), True, True, True),
-        Phase("bench", (PYTHON, "tests/bench/converge.py"), True, True, True),
-        Phase("bench-backup", (PYTHON, "tests/bench/backup.py"), True, True, True),
-        Phase("bench-move", (PYTHON, "tests/bench/move.py"), True, True, True),
-        Phase("bench-fleet", (PYTHON, "tests/bench/fleet.py"), True, True, True),
-        Phase("bench-simulation", (PYTHON, "tests/bench/simulate.py"), alone=True, optional=True),
+        _asked_for("soak", *PYTEST, "-rP", "tests/chaos/test_under_load.py"),
+        _asked_for("bench", PYTHON, "tests/bench/converge.py"),
+        _asked_for("bench-backup", PYTHON, "tests/bench/backup.py"),
+        _asked_for("bench-move", PYTHON, "tests/bench/move.py"),
+        _asked_for("bench-fleet", PYTHON, "tests/bench/fleet.py"),
+        _asked_for("bench-simulation", PYTHON, "tests/bench/simulate.py", lab=False),
     ]
 
 
@@ -178,7 +185,7 @@ def chosen(names: list[str]) -> list[Phase]:
 
 
 class Lanes:
-    """Runs phases LANES at a time, in their order, then those that want to be alone, until one fails."""
+    """Runs phases in their order until one fails: LANES at a time, then those that want to be alone, and one beside."""
 
     def __init__(self, run: Run, todo: Sequence[Phase]):
         self._run = run
@@ -189,27 +196,27 @@ class Lanes:
 
     def work(self) -> None:
         """Do all of it."""
-        lanes = [threading.Thread(target=self._lane) for _number in range(LANES)]
+        lanes = [threading.Thread(target=self._lane, args=(beside,)) for beside in [True] + [False] * LANES]
         for lane in lanes:
             lane.start()
         for lane in lanes:
             lane.join()
 
-    def _lane(self) -> None:
-        while (phase := self._take()) is not None:
+    def _lane(self, beside: bool) -> None:
+        while (phase := self._take(beside)) is not None:
             code = self._run.do(phase)
             with self._turn:
                 self._lab = self._lab or (phase.name == LAB_UP.name and not code)
-                self._busy -= 1
+                self._busy -= not beside
                 self._turn.notify_all()
 
-    def _take(self) -> Phase | None:
+    def _take(self, beside: bool) -> Phase | None:
         with self._turn:
-            while self._pending and not self._run.failed:
-                for phase in self._pending:
+            while not self._run.failed and (mine := [one for one in self._pending if one.beside is beside]):
+                for phase in mine:
                     if (self._lab or not phase.lab) and not (phase.alone and self._busy):
                         self._pending.remove(phase)
-                        self._busy += 1
+                        self._busy += not beside
                         return phase
                 self._turn.wait()
             return None
