@@ -16,7 +16,6 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.openmemory.stack.plugins.module_utils._docker_options import docker_argument_spec
 from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_findings import Limits
 from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_model import fleet_model, outline
 from ansible_collections.openmemory.stack.plugins.plugin_utils._fleet_page import digest, fleet_page, verdict
@@ -79,8 +78,6 @@ def options() -> dict[str, Any]:
 def hosts_of(arguments: dict[str, Any]) -> list[Mapping[str, Any]]:
     """Take the hosts out of a task's arguments; the model checks them. AnsibleActionFail where there are none."""
     hosts = arguments.pop("hosts", None)  # large, so it is not copied by validating it
-    for name in docker_argument_spec():  # defaults of the action group, which are for the hosts' engines
-        arguments.pop(name, None)
     if not isinstance(hosts, list) or not all(isinstance(each, Mapping) and "host" in each for each in hosts):
         raise AnsibleActionFail("hosts is no list of tables with host and result; give what stack_info returned.")
     return hosts

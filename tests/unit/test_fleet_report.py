@@ -139,10 +139,6 @@ def test_the_documentation_has_the_options_and_their_defaults() -> None:
     assert set(shared) - {"hosts"} == set(fleet_report.options())
 
 
-def test_defaults_of_the_action_group_are_for_the_hosts_engines(run: Run) -> None:
-    assert run(answer("a", stack()), docker_host="unix:///run/other.sock", timeout=30)["changed"]
-
-
 def test_the_info_twin_tells_the_same_and_writes_nothing(run: Run, tmp_path: Path) -> None:
     hosts = [answer("a", stack()), unreachable("b")]
     task = Task.load({"openmemory.stack.fleet_report_info": {}})
