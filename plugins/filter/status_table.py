@@ -69,7 +69,9 @@ def status_table(hosts: Sequence[Mapping[str, Any]]) -> str:
     backups = [(str(host["host"]), host["backup"]) for host in hosts if "backup" in host and not host.get("problem")]
     if backups:
         lines += ["", *_aligned([BACKUPS, *((name, *_backup(told)) for name, told in backups)])]
-        notes += [f"{name}: {said}" for name, told in backups for said in told.get("attention") or []]
+        notes += [
+            f"{name}: {said}" for name, told in backups for said in [*_moved(told), *(told.get("attention") or [])]
+        ]
     return "\n".join(lines + (["", *notes] if notes else []))
 
 
@@ -89,8 +91,13 @@ def _backup(told: Mapping[str, Any]) -> tuple[str, ...]:
         "-" if freeze is None else f"{freeze:.2f} s",
         _minute(told["last"].get("drill") or {}),
         _minute(told["last"].get("check") or {}),
-        "ATTENTION" if told.get("attention") else "good",
+        "ATTENTION" if told.get("attention") else "moved away" if told.get("retired") else "good",
     )
+
+
+def _moved(told: Mapping[str, Any]) -> list[str]:
+    moved = told.get("retired")
+    return [f"moved to {moved['target']} at {_minute({'created': moved['at']})}; what is here is old"] if moved else []
 
 
 def _minute(record: Mapping[str, Any]) -> str:

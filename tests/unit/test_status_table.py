@@ -96,6 +96,14 @@ def test_backups_have_a_table_of_their_own_and_what_failed_is_said():
         [
             {"host": "good", "volumes": [QDRANT], "backup": {"last": {"backup": BACKUP}, "attention": []}},
             {"host": "bad", "volumes": [QDRANT], "backup": {"last": {"backup": BACKUP}, "attention": [failed]}},
+            {
+                "host": "left",
+                "volumes": [QDRANT],
+                "backup": {
+                    "last": {"backup": BACKUP},
+                    "retired": {"target": "good", "at": "2026-11-26T02:31:00+00:00"},
+                },
+            },
             {"host": "bare", "volumes": [QDRANT], "backup": {}},
             {"host": "odd", "volumes": [QDRANT], "backup": {"failed": True, "msg": "no", "exit_code": 2}},
             {"host": "gone", "problem": "Failed to connect", "backup": {}},
@@ -105,7 +113,9 @@ def test_backups_have_a_table_of_their_own_and_what_failed_is_said():
     lines = [[cell.strip() for cell in line.split("  ") if cell] for line in backups.splitlines()]
     assert lines[1] == ["good", "2026-11-26 02:31Z", "5f0c2a9b", "0.21 s", "-", "-", "good"]
     assert lines[2] == ["bad", "2026-11-26 02:31Z", "5f0c2a9b", "0.21 s", "-", "-", "ATTENTION"]
-    assert lines[3] == ["bare", "-", "-", "-", "-", "-", "no role backup"]
-    assert lines[4] == ["odd", "-", "-", "-", "-", "-", "no answer"]
-    assert len(lines) == 5
+    assert lines[3][-1] == "moved away"
+    assert lines[4] == ["bare", "-", "-", "-", "-", "-", "no role backup"]
+    assert lines[5] == ["odd", "-", "-", "-", "-", "-", "no answer"]
+    assert len(lines) == 6
     assert f"bad: {failed}" in notes.splitlines()
+    assert "left: moved to good at 2026-11-26 02:31Z; what is here is old" in notes.splitlines()

@@ -108,16 +108,19 @@ def snapshots(project: str, found: Mapping[str, Any], total: int) -> str:
 
 
 def attention(found: Mapping[str, Any], max_age_s: Mapping[str, float], now: datetime) -> list[str]:
-    """Sentences on what somebody should look at. max_age_s: after which an operation's last success is too old."""
+    """Sentences on what somebody should look at. max_age_s: after which an operation's last success is too old.
+
+    Of a stack that was moved to another host no backups are made here any more, and none are missed.
+    """
     said = []
     left = found["unfinished"]
     if left and not left["running"]:
         said.append(
             f"A {left['operation']} died in the phase {left['phase']}; 'openmemory-stack recover' puts that right."
         )
-    if not found["last"].get("backup"):
+    if not found["last"].get("backup") and not found["retired"]:
         said.append("No backup was made from this host yet.")
-    for operation, seconds in max_age_s.items():
+    for operation, seconds in () if found["retired"] else max_age_s.items():
         last = found["last"].get(operation)
         if last and now - _moment(last["created"]) > timedelta(seconds=seconds):
             said.append(f"The last {operation} is {age(_moment(last['created']), now)} old.")
@@ -131,13 +134,17 @@ def attention(found: Mapping[str, Any], max_age_s: Mapping[str, float], now: dat
     undone = [*((found["last"].get("monitoring") or {}).get("problems") or ())]
     undone += found.get("monitoring_problems") or ()
     said += [f"Monitoring: {problem}" for problem in dict.fromkeys(undone)]
-    said += show_repositories.attention(found["last"], max_age_s.get("backup"), now)
+    if not found["retired"]:
+        said += show_repositories.attention(found["last"], max_age_s.get("backup"), now)
     return said
 
 
 def status(found: Mapping[str, Any]) -> str:
     """How the stack is kept, in a few lines."""
     lines = [f"Stack {found['project']}, repository {found['repository'] or 'not set'}"]
+    moved = found["retired"]
+    if moved:
+        lines.append(f"  moved         {_minute(moved['at'])}, to {moved['target']}; what is here is old, and stopped")
     last = found["last"].get("backup")
     if last and "snapshot_id" in last:
         lines.append(

@@ -168,14 +168,16 @@ def status(options: Options, settings: Settings, progress: Progress) -> Outcome:
     from ..monitoring.notify import problems_of, read_told
     from ..monitoring.settings import load as load_monitoring
     from ..operation.durable_json import read_json
+    from ..operation.retired import read_retirement
     from ..operation.unfinished import unfinished
     from ..restore import kept
 
     places = settings.places(create=False)
-    left = unfinished(places)
+    left, moved = unfinished(places), read_retirement(places)
     found: dict[str, Any] = {
         "project": settings.project,
         "repository": settings.repository,
+        "retired": moved.as_result()["retired"] if moved else None,
         "last": read_last(places),
         "unfinished": left,
         "kept": [entry.as_result() for entry in kept.load(places)],
