@@ -30,7 +30,15 @@ SHORT_TAIL_LINES = 40
 LANES = 2
 BESIDE = ("nice", "-n", "10")
 # Tests in tests/chaos of repositories and of files: no container is involved.
-WITHOUT_ENGINE = ("append_only", "copies", "known_snapshots", "repository_faults", "rest_login", "retention")
+WITHOUT_ENGINE = (
+    "append_only",
+    "commit_ahead",
+    "copies",
+    "known_snapshots",
+    "repository_faults",
+    "rest_login",
+    "retention",
+)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from datetime import datetime, timezone
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from ..capture.capture import Captured, CaptureSettings, capture
@@ -32,14 +32,15 @@ from ..operation.retired import refuse_retired
 from ..proof import census
 from ..proof.checks import check_staged
 from ..repository import listing
+from ..repository.ahead import CommitAhead
 from ..repository.kept_manifests import remember_manifest
 from ..repository.manifest import Manifest
 from ..repository.repository import Commit, Repository
 from ..repository.restic import Restic
-from ..repository.snapshot import Snapshot
 from ..restore.kept import purge_expired
-from . import copies, forgetting
+from . import copies
 from .description import make_manifest
+from .prediction import no_repository, predict, tags_of
 from .request import BackupRequest
 from .snapshots import retain
 
@@ -75,7 +76,7 @@ def _run(request: BackupRequest, engine: Engine, progress: Progress, check_mode:
     refuse_retired(places)
     repository = open_repository(request, places)
     if check_mode or not os.path.isdir(places.state):  # what is refused the first time leaves not even a directory
-        predicted = _predict(request, engine, places, repository)
+        predicted = predict(request, engine, places, repository)
         if check_mode:
             return predicted
     Places.of(request.project, request.state_dir)
@@ -146,6 +147,8 @@ class _Backup:
         self.journal = journal
         self.actions: list[str] = []
         self.warnings: list[str] = []
+        self.ahead: CommitAhead | None = None
+        self.done = 0  # bytes that restic has read
 
     def run(self) -> dict[str, Any]:
         request, progress = self.request, self.progress
@@ -154,12 +157,28 @@ class _Backup:
         paths = [volume.path for volume in plan.volumes]
         staging = Staging(staging_root(request.staging_dir, self.places.staging, request.project, paths))
         progress.phase("repository")
-        opened = self._open()
-        journal = self.journal
+        self._have_repository()
         staging.prepare([volume.key for volume in plan.volumes], plan.whole)
         way = choose(request.capture, plan.volumes, staging, request.freeze_budget)
         check_space(plan.volumes, staging, way)
-        captured = self._capture(plan, way, staging, opened)
+        with ExitStack() as opened:
+            ready = self._open(plan, staging, way, opened)
+            captured, manifest, commit = self._snapshot(plan, staging, way, ready)
+        removed = [] if request.copies else self._retain(commit)
+        if request.staging == "discard":
+            self._discard(plan, staging)
+        if self.journal.data.get("operation") == "backup":
+            self.journal.end()
+        progress.done()
+        result = self._result(plan, captured, manifest, commit, removed)
+        return self._spread(commit, result) if request.copies else result
+
+    def _snapshot(
+        self, plan: CapturePlan, staging: Staging, way: Way, ready: Callable[[], None]
+    ) -> tuple[Captured, Manifest, Commit]:
+        """Copy, check and store."""
+        request, progress, journal = self.request, self.progress, self.journal
+        captured = self._capture(plan, way, staging, ready)
         journal.phase("check")
         proof = self._prove(plan, captured, staging, journal)
         exports = self._export(plan, staging, journal)
@@ -168,15 +187,7 @@ class _Backup:
         write_json(staging.manifest, manifest.to_dict())
         journal.phase("commit")
         progress.phase("commit", sum(report.bytes_total for report in captured.reports.values()))
-        commit = self._commit(plan, staging, captured.way)
-        removed = [] if request.copies else self._retain(commit)
-        if request.staging == "discard":
-            self._discard(plan, staging)
-        if journal.data.get("operation") == "backup":
-            journal.end()
-        progress.done()
-        result = self._result(plan, captured, manifest, commit, removed)
-        return self._spread(commit, result) if request.copies else result
+        return captured, manifest, self._commit(plan, staging, captured.way)
 
     def _spread(self, commit: Commit, result: dict[str, Any]) -> dict[str, Any]:
         """Fill the far repositories while the near one still has all of its snapshots; only then remove some there."""
@@ -187,20 +198,35 @@ class _Backup:
         copies.raise_for_failed(result)
         return result
 
-    def _open(self) -> Future[None] | None:
-        """Have a repository. What its password says is asked meanwhile: restic needs most of a second for the key."""
+    def _have_repository(self) -> None:
         if self.repository.exists():
-            worker = ThreadPoolExecutor(max_workers=1)
-            opened = worker.submit(self.repository.open)
-            worker.shutdown(wait=False)
-            return opened
+            return
         if not self.request.init:
-            raise _no_repository(self.repository)
+            raise no_repository(self.repository)
         self.repository.init()
         self.actions.append(f"repository {self.repository.restic.shown} made")
-        return None
 
-    def _capture(self, plan: CapturePlan, way: Way, staging: Staging, opened: Future[None] | None) -> Captured:
+    def _open(self, plan: CapturePlan, staging: Staging, way: Way, opened: ExitStack) -> Callable[[], None]:
+        """Have restic read its key while the data is copied, which takes most of a second; what is returned waits for
+        it, and raises StackError for a wrong password.
+
+        The commit itself is begun where what comes before it is short: the snapshot's time is that of its beginning.
+        """
+        names = [volume.key for volume in plan.volumes]
+        short = way.name != "two_pass" or all(os.path.exists(staging.index(name)) for name in names)
+        plain = self.request.verify != "full" and not self.request.export
+        if short and plain and self.repository.restic.local_path:
+            staging.announce()
+            place = os.path.join(self.places.runtime, "commit")
+            same = self.repository, staging.root, staging.targets(), self._tags(plan, way.name)
+            self.ahead = opened.enter_context(CommitAhead(*same, place, self._tell))
+            return self.ahead.opened
+        worker = ThreadPoolExecutor(max_workers=1)
+        asked = worker.submit(self.repository.open)
+        worker.shutdown(wait=False)
+        return asked.result
+
+    def _capture(self, plan: CapturePlan, way: Way, staging: Staging, ready: Callable[[], None]) -> Captured:
         asked = self.request
         settings = CaptureSettings(asked.compare, asked.freeze_timeout, asked.stop_timeout)
 
@@ -208,10 +234,7 @@ class _Backup:
             self.warnings.clear()
             return census.ask(self.engine, plan.containers, plan.keys, self.warnings)
 
-        def ready() -> None:
-            if opened is not None:
-                opened.result()  # a wrong password freezes nothing
-
+        # ready: a wrong password freezes nothing
         same = plan, way, staging, self.engine, self.places, self.journal, self.progress, settings
         return capture(*same, witness, ready)
 
@@ -267,16 +290,17 @@ class _Backup:
         )  # fmt: skip
 
     def _commit(self, plan: CapturePlan, staging: Staging, way: str) -> Commit:
-        request = self.request
-        tags = [_MARK, f"way={way}", *_tags(request, plan)]
-        done = 0
+        names, tags = staging.targets(), self._tags(plan, way)
+        if self.ahead is not None and (self.ahead.names, self.ahead.tags) == (names, tags):
+            return self.ahead.finish()
+        return self.repository.commit(staging.root, names, tags, progress=self._tell)
 
-        def tell(bytes_done: int, _total: int) -> None:
-            nonlocal done
-            self.progress.advance(bytes_done - done)
-            done = bytes_done
+    def _tags(self, plan: CapturePlan, way: str) -> list[str]:
+        return [_MARK, f"way={way}", *tags_of(self.request, plan)]
 
-        return self.repository.commit(staging.root, staging.targets(), tags, progress=tell)
+    def _tell(self, bytes_done: int, _total: int) -> None:
+        self.progress.advance(bytes_done - self.done)
+        self.done = bytes_done
 
     def _retain(self, commit: Commit) -> list[str]:
         if self.request.keep is None:
@@ -332,50 +356,3 @@ class _Backup:
         self.actions.append(f"snapshot {commit.snapshot_id[:8]} of {len(plan.volumes)} volumes made")
         result["actions"] = self.actions
         return result
-
-
-def _tags(request: BackupRequest, plan: CapturePlan) -> list[str]:
-    """Those that retention goes by, and the user's."""
-    partial = [] if plan.whole else [f"partial={'+'.join(sorted(volume.key for volume in plan.volumes))}"]
-    return [f"project={request.project}", f"verified={request.verify}", *request.tags, *partial]
-
-
-def _predict(request: BackupRequest, engine: Engine, places: Places, repository: Repository) -> dict[str, Any]:
-    plan = make_plan(engine, request.project, request.volumes, request.quiesce)
-    actions = []
-    if not repository.exists():
-        if not request.init:
-            raise _no_repository(repository)
-        actions.append(f"repository {repository.restic.shown} would be made")
-    frozen = [plan.containers[key]["Name"].lstrip("/") for key in (*plan.pause, *plan.stop)]
-    actions.append(f"snapshot of {', '.join(volume.name for volume in plan.volumes)} would be made")
-    if frozen:
-        actions.append(f"{', '.join(sorted(frozen))} would be frozen meanwhile")
-    removed: list[Snapshot] = []
-    warnings: list[str] = []
-    if repository.exists():
-        new = Snapshot("new", "new", datetime.now(timezone.utc), tuple(_tags(request, plan)), socket.gethostname(), ())
-        removed = forgetting.predict(repository, request.project, request.keep, new) if request.keep else []
-    if request.copies:
-        more, warnings = copies.predict(request, places, repository)
-        actions += [*more, *(f"the new snapshot would be copied to {copy.name}" for copy in request.far())]
-    actions += [f"snapshot {each.short_id} of {each.time:%Y-%m-%d %H:%M} would be removed" for each in removed]
-    return {
-        "changed": True,
-        "snapshot_id": None,
-        "removed": [each.id for each in removed],
-        "copies": [],
-        "volumes": {
-            volume.key: {"name": volume.name, "store": volume.store, "allocated_bytes": volume.size.allocated_bytes}
-            for volume in plan.volumes
-        },
-        "actions": actions,
-        "warnings": warnings,
-    }
-
-
-def _no_repository(repository: Repository) -> StackError:
-    shown = repository.restic.shown
-    return StackError(
-        f"There is no repository at {shown}; set init: true to have it made, or correct repository or mount its disk."
-    )

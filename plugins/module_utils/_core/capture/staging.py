@@ -99,6 +99,11 @@ class Staging:
                 os.unlink(path)
         shutil.rmtree(self.export, ignore_errors=True)
 
+    def announce(self) -> None:
+        """Have all that goes into every snapshot, empty where it is not made yet, for who looks for the names first."""
+        for path in (self.manifest, self.listing):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
     def forget(self, key: str) -> None:
         """Remove a volume's copy; its index first, so that it never vouches for what is gone."""
         if os.path.lexists(self.index(key)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -120,12 +121,14 @@ class Repository(Restoring):
         tags: Sequence[str],
         parent: str | None = None,
         progress: Callable[[int, int], None] | None = None,
+        gate: str | None = None,
+        on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
     ) -> Commit:
         """Store names (relative to the directory staging) as a snapshot with tags.
 
         parent: id of the snapshot to compare with; None lets restic take its newest of the same host and paths.
-        progress gets bytes done and in all. A file that could not be read is a StackError, and that snapshot is
-        forgotten again.
+        progress gets bytes done and in all. gate: a pipe that restic waits for, see CommitAhead; on_start gets restic.
+        A file that could not be read is a StackError, and that snapshot is forgotten again.
         """
         for name in names:
             if not os.path.lexists(os.path.join(staging, name)):  # restic would go on without it, and end well
@@ -138,6 +141,8 @@ class Repository(Restoring):
             arguments += ["--tag", tag]
         if parent:
             arguments += ["--parent", parent]
+        if gate:
+            arguments += ["--exclude-file", gate]
         summary: dict[str, Any] = {}
 
         def hear(line: str) -> None:
@@ -156,6 +161,7 @@ class Repository(Restoring):
             cwd=staging,
             allowed=(0, EXIT_INCOMPLETE),
             on_line=hear,
+            on_start=on_start,
         )
         short = str(summary.get("snapshot_id", ""))
         if output.code == EXIT_INCOMPLETE:

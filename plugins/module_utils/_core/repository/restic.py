@@ -202,20 +202,22 @@ class Restic:
         allowed: Sequence[int] = (0,),
         on_line: Callable[[str], None] | None = None,
         on_tick: Callable[[int], None] | None = None,
+        on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
         unlock: bool = True,
     ) -> Output:
         """Run restic; StackError with one sentence unless its exit code is allowed.
 
         doing: for the sentence ("read the snapshots"). on_line: gets each line of standard output, which is then not
-        kept. on_tick: gets the process id about once a second. unlock: a lock that a dead process left is removed and
-        the command is run again; a living one is waited for as long as lock_wait_s says.
+        kept. on_tick: gets the process id about once a second. on_start: gets each process of it. unlock: a lock that a
+        dead process left is removed and the command is run again; a living one is waited for as long as lock_wait_s
+        says.
         """
         self.version()
         self._check_password_file()
         begun = time.monotonic()
         cleaned = not unlock
         while True:
-            output = self._run(arguments, cwd, on_line, on_tick)
+            output = self._run(arguments, cwd, on_line, on_tick, on_start)
             locked = bool(output.code) and is_locked(output.errors)  # check says 1 for that and for damage
             if not output.gave_up and not locked and output.code in allowed:
                 return output
@@ -277,6 +279,7 @@ class Restic:
         cwd: str | None,
         on_line: Callable[[str], None] | None,
         on_tick: Callable[[int], None] | None,
+        on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
     ) -> Output:
         with subprocess.Popen(
             self.arguments(*arguments),
@@ -291,6 +294,8 @@ class Restic:
             listener.start()
             ticker = Ticker(process.pid, on_tick) if on_tick else None
             try:
+                if on_start is not None:
+                    on_start(process)
                 kept = []
                 for raw in process.stdout or ():
                     line = raw.decode("utf-8", "surrogateescape").rstrip("\n")

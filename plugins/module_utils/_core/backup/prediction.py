@@ -1,0 +1,70 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a backup would do, for check mode."""
+
+from __future__ import annotations
+
+import socket
+from datetime import datetime, timezone
+from typing import Any
+
+from ..capture.plan import CapturePlan, make_plan
+from ..engine import Engine
+from ..errors import StackError
+from ..operation.places import Places
+from ..repository.repository import Repository
+from ..repository.snapshot import Snapshot
+from . import copies, forgetting
+from .request import BackupRequest
+
+
+def predict(request: BackupRequest, engine: Engine, places: Places, repository: Repository) -> dict[str, Any]:
+    """The result of the module volume_backup in check mode; StackError for what would be refused."""
+    plan = make_plan(engine, request.project, request.volumes, request.quiesce)
+    actions = []
+    if not repository.exists():
+        if not request.init:
+            raise no_repository(repository)
+        actions.append(f"repository {repository.restic.shown} would be made")
+    frozen = [plan.containers[key]["Name"].lstrip("/") for key in (*plan.pause, *plan.stop)]
+    actions.append(f"snapshot of {', '.join(volume.name for volume in plan.volumes)} would be made")
+    if frozen:
+        actions.append(f"{', '.join(sorted(frozen))} would be frozen meanwhile")
+    removed: list[Snapshot] = []
+    warnings: list[str] = []
+    if repository.exists():
+        new = Snapshot(
+            "new", "new", datetime.now(timezone.utc), tuple(tags_of(request, plan)), socket.gethostname(), ()
+        )
+        removed = forgetting.predict(repository, request.project, request.keep, new) if request.keep else []
+    if request.copies:
+        more, warnings = copies.predict(request, places, repository)
+        actions += [*more, *(f"the new snapshot would be copied to {copy.name}" for copy in request.far())]
+    actions += [f"snapshot {each.short_id} of {each.time:%Y-%m-%d %H:%M} would be removed" for each in removed]
+    return {
+        "changed": True,
+        "snapshot_id": None,
+        "removed": [each.id for each in removed],
+        "copies": [],
+        "volumes": {
+            volume.key: {"name": volume.name, "store": volume.store, "allocated_bytes": volume.size.allocated_bytes}
+            for volume in plan.volumes
+        },
+        "actions": actions,
+        "warnings": warnings,
+    }
+
+
+def tags_of(request: BackupRequest, plan: CapturePlan) -> list[str]:
+    """Those that retention goes by, and the user's."""
+    partial = [] if plan.whole else [f"partial={'+'.join(sorted(volume.key for volume in plan.volumes))}"]
+    return [f"project={request.project}", f"verified={request.verify}", *request.tags, *partial]
+
+
+def no_repository(repository: Repository) -> StackError:
+    shown = repository.restic.shown
+    return StackError(
+        f"There is no repository at {shown}; set init: true to have it made, or correct repository or mount its disk."
+    )

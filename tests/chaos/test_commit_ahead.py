@@ -1,0 +1,146 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A commit that is begun before its data is there, with the oldest restic that we take and a newer one: it stores what
+is there in the end, and nothing at all if it is not told to.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.ahead import CommitAhead
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
+
+NAMES = ["manifest.json", "volumes"]
+COLLECTIONS = Path(__file__).resolve().parents[2] / ".collections"
+TAGS = ["openmemory-stack", "project=p"]
+_CHILD = """
+import importlib, sys, time
+core = "ansible_collections.openmemory.stack.plugins.module_utils._core.repository"
+ahead, repository, restic = (importlib.import_module(f"{core}.{name}") for name in ("ahead", "repository", "restic"))
+place, password, cache, command, staging, pipe = sys.argv[1:]
+there = repository.Repository(restic.Restic(place, password, cache_dir=cache, command=command))
+with ahead.CommitAhead(there, staging, ["manifest.json", "volumes"], ["openmemory-stack"], pipe) as begun:
+    begun.opened()
+    print("opened", flush=True)
+    time.sleep(60)
+"""
+
+
+@dataclass
+class Case:
+    home: Path
+    command: str
+
+    @property
+    def staging(self) -> Path:
+        return self.home / "staging"
+
+    @property
+    def pipe(self) -> Path:
+        return self.home / "pipe"
+
+    def restic(self, password: str = "right") -> Restic:
+        file = self.home / f"password-{password}"
+        file.touch(0o600)
+        file.write_text(password)
+        return Restic(str(self.home / "far"), str(file), cache_dir=str(self.home / "cache"), command=self.command)
+
+    def ahead(self, password: str = "right") -> CommitAhead:
+        return CommitAhead(Repository(self.restic(password)), str(self.staging), NAMES, TAGS, str(self.pipe))
+
+    def left(self) -> tuple[int, int, bool]:
+        """Snapshots, locks, and whether the pipe is still there."""
+        return *(len(list((self.home / "far" / name).iterdir())) for name in ("snapshots", "locks")), self.pipe.exists()
+
+
+@pytest.fixture
+def case(tmp_path: Path, restic_command: str) -> Case:
+    made = Case(tmp_path, restic_command)
+    (made.staging / "volumes").mkdir(parents=True)
+    (made.staging / "manifest.json").touch()
+    (made.staging / "volumes/a").write_bytes(os.urandom(3 << 20))
+    Repository(made.restic()).init()
+    return made
+
+
+def rewrite(case: Case, text: str) -> None:
+    (case.staging / "manifest.json.new").write_text(text)
+    os.replace(case.staging / "manifest.json.new", case.staging / "manifest.json")
+    (case.staging / "volumes/late").write_text(text)
+
+
+def test_what_is_there_in_the_end_is_stored(case: Case) -> None:
+    stored = []
+    for text in ("first", "second"):
+        with case.ahead() as begun:
+            begun.opened()
+            rewrite(case, text)
+            stored.append(begun.finish())
+    there = Repository(case.restic())
+    for commit, text in zip(stored, ("first", "second"), strict=True):
+        assert there.dump(commit.snapshot_id, "/manifest.json") == f"{text}\n".encode()
+        assert there.dump(commit.snapshot_id, "/volumes/late") == f"{text}\n".encode()
+    assert stored[0].bytes_stored > 3 << 20 > 1 << 20 > stored[1].bytes_stored
+    assert case.left() == (2, 0, False)
+    assert there.check(read_data=True) == []
+
+
+def test_a_wrong_password_is_told_before_anything_is_frozen(case: Case) -> None:
+    with pytest.raises(StackError, match="password"), case.ahead("wrong") as begun:
+        begun.opened()
+    assert case.left() == (0, 0, False)
+
+
+@pytest.mark.parametrize("wait", [lambda begun: begun.opened(), lambda _begun: None])
+def test_what_is_broken_off_stores_nothing(case: Case, wait: Callable[[CommitAhead], None]) -> None:
+    with case.ahead() as begun:
+        wait(begun)
+    assert case.left() == (0, 0, False)
+
+
+def test_restic_dies_with_us_and_stores_nothing(case: Case) -> None:
+    restic = case.restic()
+    given = [restic.repository, restic.password_file, str(restic.cache_dir), restic.command, case.staging, case.pipe]
+    environment = {**os.environ, "PYTHONPATH": str(COLLECTIONS)}
+    for _round in range(3):
+        command = [sys.executable, "-c", _CHILD, *map(str, given)]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
+            assert child.stdout
+            assert child.stdout.readline() == b"opened\n"
+            child.kill()
+        until = time.monotonic() + 10
+        while subprocess.run(["pgrep", "-f", f"exclude-file {case.pipe}"], check=False, capture_output=True).stdout:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert case.left()[0] == 0
+    with case.ahead() as begun:
+        begun.opened()
+        begun.finish()
+    assert case.left()[0] == 1
+
+
+def test_a_lock_of_a_dead_process_is_removed(case: Case) -> None:
+    restic, locks = case.restic(), case.home / "far" / "locks"
+    with subprocess.Popen(restic.arguments("check", "--read-data"), env=restic.environ()) as check:
+        while not list(locks.iterdir()):
+            time.sleep(0.001)
+        check.send_signal(signal.SIGKILL)
+    assert case.left()[1] == 1
+    with case.ahead() as begun:
+        begun.opened()
+        rewrite(case, "text")
+        commit = begun.finish()
+    assert Repository(case.restic()).dump(commit.snapshot_id, "/volumes/late") == b"text\n"
