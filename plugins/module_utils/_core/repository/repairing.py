@@ -20,6 +20,7 @@ from .listing import FILE_TYPES, Entry, differences, differences_of, entries_bel
 
 _SHOWN = 5
 _DIG_FROM = 65536  # bytes; less is not worth it, and file systems count differently
+_AT_ONCE = 4  # files whose zeros are looked for
 _CHUNK = 1 << 20
 _LINKING = ".openmemory-stack.linking"  # a name for a moment
 
@@ -35,11 +36,12 @@ def repair(root: str, listing: str, key: str, under: str = "") -> list[str]:
     at = ""
     try:
         with Inside(root) as tree:
-            for entry in entries_below(listing, key, under):
-                at = entry.path
-                done += [f"{show(at)}: {what}" for what in _repair_one(tree, entry, leaders)]
-                if entry.kind == "dir":
-                    directories.append(entry)
+            with Digging(tree) as digging:
+                for entry in entries_below(listing, key, under):
+                    at = entry.path
+                    done += [f"{show(at)}: {what}" for what in _repair_one(tree, entry, leaders, digging)]
+                    if entry.kind == "dir":
+                        directories.append(entry)
             for entry in reversed(directories):  # what was made in it moved its time
                 at = entry.path
                 _set_time(tree.place(at), entry)
@@ -56,7 +58,7 @@ def repair(root: str, listing: str, key: str, under: str = "") -> list[str]:
     return done
 
 
-def _repair_one(tree: Inside, entry: Entry, leaders: dict[int, str]) -> list[str]:
+def _repair_one(tree: Inside, entry: Entry, leaders: dict[int, str], digging: Digging) -> list[str]:
     """What was done to one entry; raises OSError."""
     done = []
     leader = leaders.get(entry.group)
@@ -70,7 +72,7 @@ def _repair_one(tree: Inside, entry: Entry, leaders: dict[int, str]) -> list[str
             leaders[entry.group] = entry.path
         elif _link_again(tree, entry.path, leader):
             done.append("hard link")
-    if _dig_holes(tree, entry):
+    if digging.begin(entry):
         done.append("holes")
     return done + _set_metadata(tree.place(entry.path), entry)
 
@@ -127,21 +129,48 @@ def _same_contents(tree: Inside, one: str, other: str) -> bool:
                 return True
 
 
-def _dig_holes(tree: Inside, entry: Entry) -> bool:
-    """Zeros become holes again in a file that had some, where restic (before 0.15) wrote them; its times stay."""
-    about = os.lstat(tree.place(entry.path))
-    if entry.allocated < 0 or not stat.S_ISREG(about.st_mode) or about.st_blocks * 512 <= entry.allocated + _DIG_FROM:
-        return False
-    handle = tree.open(entry.path, os.O_RDWR)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise changed(entry.path)
-        command = ["fallocate", "--dig-holes", "--", f"/proc/self/fd/{handle}"]
-        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, pass_fds=[handle])
-        os.utime(handle, ns=(about.st_atime_ns, about.st_mtime_ns))
-    finally:
+class Digging:
+    """Zeros become holes again in files that had some, where restic (before 0.15) wrote them: several files at a time,
+    as each is read as a whole. On leaving all of it is done, and the files have their times.
+    """
+
+    def __init__(self, tree: Inside):
+        self._tree = tree
+        self._running: list[tuple[subprocess.Popen[bytes], int, Entry]] = []
+
+    def __enter__(self) -> Digging:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        while self._running:
+            self._end_first()
+
+    def begin(self, entry: Entry) -> bool:
+        """Whether the file needs it; raises OSError."""
+        about = os.lstat(self._tree.place(entry.path))
+        few = about.st_blocks * 512 <= entry.allocated + _DIG_FROM
+        if entry.allocated < 0 or not stat.S_ISREG(about.st_mode) or few:
+            return False
+        if len(self._running) >= _AT_ONCE:
+            self._end_first()
+        handle = self._tree.open(entry.path, os.O_RDWR)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise changed(entry.path)
+            command = ["fallocate", "--dig-holes", "--", f"/proc/self/fd/{handle}"]
+            nothing = subprocess.DEVNULL
+            started = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, pass_fds=[handle])
+        except BaseException:
+            os.close(handle)
+            raise
+        self._running.append((started, handle, entry))
+        return True
+
+    def _end_first(self) -> None:
+        started, handle, entry = self._running.pop(0)
+        started.wait()
+        os.utime(handle, ns=(entry.mtime_ns, entry.mtime_ns))
         os.close(handle)
-    return True
 
 
 def _set_metadata(place: str, entry: Entry) -> list[str]:
