@@ -10,10 +10,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository
+from cheap_key import made_cheap
 from restore_stack import image, made, snapshot, stack
 
 __all__ = ["image", "made", "snapshot", "stack"]  # fixtures
 
+Repository.init = made_cheap(Repository.init)
 LAB = Path(__file__).resolve().parents[2] / "build" / "lab"
 NEWER_HOST = "127.0.1.2"  # lab2: the newer of the two Debians
 

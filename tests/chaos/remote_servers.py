@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cheap_key import SERVED
+
 BIN = Path(sys.prefix) / "bin"
 BUCKET = "backups"
 HOST_KEYS = {"AWS_ACCESS_KEY_ID": "host-key-id-1", "AWS_SECRET_ACCESS_KEY": "host-secret-0123456789"}
@@ -106,4 +108,5 @@ def rest(home: Path, append_only: bool = True) -> Iterator[int]:
     words = ["serve", "restic", "--cache-objects=false", "--addr", f"127.0.0.1:{port}", *login, *extra]
     words.append(str(home / "data"))
     with running([str(BIN / "rclone"), *words], port, home):
+        SERVED[port] = home / "data"
         yield port

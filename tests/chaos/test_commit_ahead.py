@@ -63,7 +63,8 @@ class Case:
 
     def left(self) -> tuple[int, int, bool]:
         """Snapshots, locks, and whether the pipe is still there."""
-        return *(len(list((self.home / "far" / name).iterdir())) for name in ("snapshots", "locks")), self.pipe.exists()
+        snapshots, locks = (len(list((self.home / "far" / name).iterdir())) for name in ("snapshots", "locks"))
+        return snapshots, locks, self.pipe.exists()
 
 
 @pytest.fixture

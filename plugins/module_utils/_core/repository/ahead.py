@@ -23,6 +23,7 @@ from .repository import Commit, Repository
 from .watching import end
 
 _LOOK_S = 0.01
+_GRACE_S = 0.2
 
 
 class CommitAhead:
@@ -103,7 +104,11 @@ class CommitAhead:
                     return
             else:
                 self._opened.set()
-                while not self._go.wait(_LOOK_S) and not self._result.done():
+                while not (self._go.wait(_LOOK_S) or self._result.done() or self._broken_off.is_set()):
                     pass
+                if self._broken_off.is_set():
+                    time.sleep(
+                        _GRACE_S
+                    )  # it has its signal before it may go on: newer restic waits for the pipe to end
                 os.close(pipe)
             time.sleep(_LOOK_S)
