@@ -17,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     up = verbs.add_parser("up", help="bring up hosts, a registry and an inventory")
     up.add_argument("--hosts", type=int, default=2, metavar="N", help="hosts with Docker, Debian 12 and 13 in turn")
     up.add_argument("--bare", default="", metavar="RELEASES", help="hosts without Docker, such as bookworm,trixie")
+    up.add_argument("--twins", action="store_true", help="each host with Docker twice, the second set in twins.yml")
     up.add_argument("--temporary", action="store_true", help="mark new hosts as made for a test run")
     down = verbs.add_parser("down", help="remove everything that the lab made")
     down.add_argument("--cache", action="store_true", help="remove the cached images too")
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         if options.verb == "up":
-            lifecycle.up(options.hosts, [name for name in options.bare.split(",") if name], temporary=options.temporary)
+            bare = [name for name in options.bare.split(",") if name]
+            lifecycle.up(options.hosts, bare, temporary=options.temporary, twins=options.twins)
         elif options.verb == "down":
             lifecycle.down(cache=options.cache, temporary=options.temporary)
         else:

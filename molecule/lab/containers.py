@@ -14,7 +14,7 @@ from .plan import LABEL
 
 @dataclass(frozen=True)
 class Container:
-    """A container of the lab as the engine describes it; ``role`` is full, bare or registry.
+    """A container of the lab as the engine describes it; ``role`` is full, bare, twin or registry.
 
     ``address`` and ``port`` are where this machine publishes its SSH or, for the registry, where lab hosts pull.
     One that was created but never started is ``unfinished``: it may lack the files that come between the two.

@@ -33,9 +33,10 @@ def create_argv(host: Host, image: str, port: int, cgroup: int, capabilities: se
     Named capabilities stand in for ``--privileged``, which fails where one of them is out of reach. With cgroup v2 the
     host gets a tree of its own, made writable before systemd starts; with v1 it shares the machine's.
     """
+    role = "bare" if host.bare else "twin" if host.twin else "full"
     arguments = [
         "create", "--name", host.container, "--hostname", host.name, "--stop-signal", "SIGRTMIN+3",
-        "--label", f"{LABEL}={'bare' if host.bare else 'full'}", "--label", f"{LABEL}.release={host.release}",
+        "--label", f"{LABEL}={role}", "--label", f"{LABEL}.release={host.release}",
         "--label", f"{LABEL}.temporary={'yes' if host.temporary else 'no'}",
         "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
         "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from .commands import docker, run
 from .containers import Container
 
 KEY = "id_ed25519"
+TWINS = "twins.yml"
 # Run in a host with this checkout's public key as $1: accept it, then tell the host's own key.
 INTRODUCE = """
 grep -qxF "$1" /root/.ssh/authorized_keys || echo "$1" >> /root/.ssh/authorized_keys
@@ -27,15 +29,20 @@ def ensure_key(folder: Path) -> str:
 
 
 def write(folder: Path, hosts: Sequence[Container], registry: str) -> None:
-    """Write known_hosts and inventory.yml; each appears whole or not at all.
+    """Write known_hosts, inventory.yml and, where there are twins, theirs; each appears whole or not at all.
 
     Every host is made to accept the key of this checkout: it may come from another one, or the key may be new.
     """
     key = ensure_key(folder).strip()
     pinned = [known_host(host, docker("exec", host.name, "sh", "-c", INTRODUCE, "sh", key)) for host in hosts]
     _replace(folder / "known_hosts", "".join(pinned))
-    text = "# Written by the lab; changes are lost at its next start.\n" + to_yaml(content(hosts, registry))
-    _replace(folder / "inventory.yml", text)
+    twins = [replace(one, role="full", name=one.name.replace("-twin", "-lab")) for one in hosts if one.role == "twin"]
+    for name, listed in (("inventory.yml", hosts), (TWINS, twins)):
+        if listed:
+            text = "# Written by the lab; changes are lost at its next start.\n" + to_yaml(content(listed, registry))
+            _replace(folder / name, text)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def known_host(host: Container, public_key: str) -> str:

@@ -43,7 +43,7 @@ def locked() -> Iterator[None]:
                 return
 
 
-def up(number: int, bare: Sequence[str], *, temporary: bool = False) -> None:
+def up(number: int, bare: Sequence[str], *, temporary: bool = False, twins: bool = False) -> None:
     """Bring up the hosts that were asked for, the registry and the reference images; existing ones stay as they are.
 
     With ``temporary`` the hosts that this call creates are marked for a later ``down`` with the same option.
@@ -52,7 +52,7 @@ def up(number: int, bare: Sequence[str], *, temporary: bool = False) -> None:
         LabError: bad arguments, or something that the lab needs is missing; the message says what.
     """
     begun = time.monotonic()
-    wanted = plan(number, bare, temporary=temporary)
+    wanted = plan(number, bare, temporary=temporary, twins=twins)
     with locked():
         engine.ensure_engine(say)
         existing = _existing()
@@ -153,8 +153,11 @@ def _tell_or_remove_images(cache: bool) -> None:
 
 def _settle_molecule_state() -> None:
     """Under Molecule note where it keeps its state; otherwise make it create and prepare afresh at its next run."""
-    if "MOLECULE_STATE_FILE" in os.environ:
-        MOLECULE_STATE.write_text(os.environ["MOLECULE_STATE_FILE"])
+    noted = os.environ.get("MOLECULE_STATE_FILE")
+    if noted and FOLDER in Path(noted).parents:
+        return  # it goes with the folder
+    if noted:
+        MOLECULE_STATE.write_text(noted)
     elif MOLECULE_STATE.exists():
         Path(MOLECULE_STATE.read_text()).unlink(missing_ok=True)
 

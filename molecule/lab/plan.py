@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import LabError
 
 PREFIX = "omlab"
 LABEL = "omlab"
 RELEASES = ("bookworm", "trixie")
-MOST_HOSTS = 50
+MOST_HOSTS = 49  # 127.0.1.250 is the registry's
 
 
 @dataclass(frozen=True)
 class Host:
-    """One lab host; ``address`` is the loopback address where its SSH answers, ``temporary`` marks a test run's own."""
+    """One lab host; ``address`` is the loopback address where its SSH answers, ``temporary`` marks a test run's own.
+
+    A ``twin`` has an inventory of its own, in which it has the name of the host that it is a twin of.
+    """
 
     name: str
     release: str
     bare: bool
     address: str
     temporary: bool = False
+    twin: bool = False
 
     @property
     def container(self) -> str:
@@ -29,13 +33,14 @@ class Host:
         return f"{PREFIX}-{self.name}"
 
 
-def plan(hosts: int, bare: Sequence[str], *, temporary: bool = False) -> list[Host]:
+def plan(hosts: int, bare: Sequence[str], *, temporary: bool = False, twins: bool = False) -> list[Host]:
     """The hosts that were asked for.
 
     Args:
         hosts: how many hosts with Docker: lab1, lab2, … with Debian 12 and 13 in turn.
         bare: the releases of the hosts without Docker: bare1, bare2, …
         temporary: whether they go when the test run that asked for them ends.
+        twins: each host with Docker twice, as twin1, twin2, …, for tests that run beside each other.
 
     Raises:
         LabError: a number out of range, an unknown release, or no host at all.
@@ -51,4 +56,7 @@ def plan(hosts: int, bare: Sequence[str], *, temporary: bool = False) -> list[Ho
         raise LabError("--hosts is 0 and --bare is empty, so there is no host to start; ask for at least one.")
     full = [(f"lab{n}", RELEASES[(n - 1) % 2], False, f"127.0.1.{n}") for n in range(1, hosts + 1)]
     without = [(f"bare{n}", release, True, f"127.0.1.{100 + n}") for n, release in enumerate(bare, start=1)]
-    return [Host(*host, temporary=temporary) for host in full + without]
+    found = [Host(*host, temporary=temporary) for host in full + without]
+    for number, host in enumerate(found[: hosts if twins else 0], start=1):
+        found.append(replace(host, name=f"twin{number}", address=f"127.0.1.{200 + number}", twin=True))
+    return found

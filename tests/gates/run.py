@@ -1,9 +1,9 @@
 """Runs the project's gates and tests in phases and says how long each took: run.py [PHASE …], all phases without one.
 
 Those that need an engine run two at a time, as soon as the lab is up; those that deploy whole stacks on its hosts
-follow one by one. All others run beside them in a lane of their own, at a low priority: they use what those leave of
-the machine. The lab goes down at the end only if it came up here. After the first failing phase none begins, and the
-output of every phase is in build/test/PHASE.log.
+follow, one on the hosts and one on their twins at a time. All others run beside them in a lane of their own, at a low
+priority: they use what those leave of the machine. The lab goes down at the end only if it came up here. After the
+first failing phase none begins, and the output of every phase is in build/test/PHASE.log.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ LIMIT_S = 4500  # CI ends a run after 90 minutes without saying where it was; st
 TAIL_LINES = 120
 SHORT_TAIL_LINES = 40
 LANES = 2
-BESIDE = ("nice", "-n", "10")
+LOW = ("nice", "-n", "10")
+BESIDE, SHARED, HOSTS, TWINS = "beside", "shared", "hosts", "twins"
+# Scenarios that run on the twins of the hosts, beside one on the hosts themselves: about half of them, by time.
+ON_TWINS = ("backup", "convert", "purge", "repositories", "restore", "restore_host", "stack_own_compose")
 # Tests in tests/chaos of repositories and of files: no container is involved.
 WITHOUT_ENGINE = (
     "append_only",
@@ -43,28 +46,26 @@ WITHOUT_ENGINE = (
 
 @dataclass(frozen=True)
 class Phase:
-    """One command. lab: it needs running lab hosts; beside: it needs no engine, and runs beside everything else; alone:
-    no other that needs an engine may run at the same time, so it comes after those.
-    """
+    """One command. where: BESIDE, SHARED, HOSTS or TWINS; lab: it needs running lab hosts; optional: only by name."""
 
     name: str
     command: tuple[str, ...]
-    lab: bool = False
-    beside: bool = False
-    alone: bool = False
-    optional: bool = False  # runs only when it is asked for by name
+    where: str
+    lab: bool = True
+    optional: bool = False
 
 
 def _beside(name: str, *command: str, lab: bool = False) -> Phase:
-    return Phase(name, (*BESIDE, *command), lab, beside=True)
+    return Phase(name, (*LOW, *command), BESIDE, lab)
 
 
 def _asked_for(name: str, *command: str, lab: bool = True) -> Phase:
-    return Phase(name, command, lab, alone=True, optional=True)
+    return Phase(name, command, HOSTS, lab, optional=True)
 
 
-LAB_UP = Phase("lab up", (PYTHON, "-m", "lab", "up", "--temporary", "--hosts", "2", "--bare", "bookworm,trixie"))
-LAB_DOWN = Phase("lab down", (PYTHON, "-m", "lab", "down", "--temporary"))
+UP = ("-m", "lab", "up", "--temporary", "--hosts", "2", "--bare", "bookworm,trixie")
+LAB_UP = Phase("lab up", (PYTHON, *UP), SHARED, lab=False)
+LAB_DOWN = Phase("lab down", (PYTHON, "-m", "lab", "down", "--temporary"), SHARED)
 
 
 @dataclass
@@ -100,17 +101,17 @@ def phases() -> list[Phase]:
     ]
     wanted = os.environ.get("SCENARIO") or "all"
     found = sorted(path.parent.name for path in ROOT.glob("molecule/*/converge.yml"))
-    scenarios = found if wanted == "all" else [wanted]
+    molecule = ("molecule", "test", "--destroy", "never", "-s")
     return [
         *static,
         *(
-            Phase(f"molecule:{name}", ("molecule", "test", "-s", name, "--destroy", "never"), lab=True, alone=True)
-            for name in scenarios
+            Phase(f"molecule:{name}", (*molecule, name), TWINS if name in ON_TWINS else HOSTS)
+            for name in (found if wanted == "all" else [wanted])
         ),
-        Phase("infra_repo", (*PYTEST, "tests/gates/test_infra_repo.py"), lab=True, alone=True),
-        Phase("integration", (*PYTEST, "tests/integration"), lab=True),
+        Phase("infra_repo", (*PYTEST, "tests/gates/test_infra_repo.py"), HOSTS),
+        Phase("integration", (*PYTEST, "tests/integration"), SHARED),
         *(
-            Phase(f"chaos:{path.stem[5:]}", (*PYTEST, str(path.relative_to(ROOT))), lab=True)
+            Phase(f"chaos:{path.stem[5:]}", (*PYTEST, str(path.relative_to(ROOT))), SHARED)
             for path in sorted(ROOT.glob("tests/chaos/test_*.py"), key=_longest_first)
             if path.stem[5:] not in WITHOUT_ENGINE
         ),
@@ -142,7 +143,7 @@ class Run:
         left = max(1.0, LIMIT_S - (begun - self.started))
         with log.open("w") as out:
             try:
-                code = call(phase.command, stdout=out, stderr=out, timeout=left).returncode
+                code = call(phase, stdout=out, stderr=out, timeout=left).returncode
             except subprocess.TimeoutExpired:
                 code = 124
                 out.write(f"\nStopped: the whole run was over its {LIMIT_S} seconds.\n")
@@ -159,15 +160,20 @@ class Run:
         return any(result.code for result in self.results)
 
 
-def environment() -> dict[str, str]:
-    """The environment of every phase: .venv's tools first, the lab importable, nothing of the caller's Ansible."""
+def environment(phase: Phase) -> dict[str, str]:
+    """The environment of a phase: .venv's tools first, the lab importable, nothing of the caller's Ansible."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
     path = f"{ROOT / '.venv/bin'}:{kept.get('PATH', '')}"
-    return {**kept, "PATH": path, "PYTHONPATH": "molecule", "PY_COLORS": "0", "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"}
+    own = {"PATH": path, "PYTHONPATH": "molecule", "PY_COLORS": "0", "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"}
+    if phase.where == TWINS:  # with a state of Molecule's own, as another scenario runs meanwhile
+        own.update(LAB_INVENTORY="twins.yml", MOLECULE_EPHEMERAL_DIRECTORY=str(ROOT / "build/lab/molecule-twins"))
+    return {**kept, **own}
 
 
-def call(command: tuple[str, ...], **options: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, check=False, **options)
+def call(phase: Phase, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        phase.command, cwd=ROOT, env=environment(phase), stdin=subprocess.DEVNULL, check=False, **options
+    )
 
 
 def counts(text: str, code: int) -> tuple[int, int]:
@@ -193,41 +199,52 @@ def chosen(names: list[str]) -> list[Phase]:
 
 
 class Lanes:
-    """Runs phases in their order until one fails: LANES at a time, then those that want to be alone, and one beside."""
+    """Runs phases in their order until one fails: one beside all others, LANES that share the engine, and after those
+    one on the hosts and one on their twins.
+    """
 
     def __init__(self, run: Run, todo: Sequence[Phase]):
         self._run = run
-        self._pending = sorted(todo, key=lambda phase: phase.alone)
-        self._busy = 0
+        self._pending = list(todo)
+        self._busy: list[str] = []
         self._lab = False
         self._turn = threading.Condition()
 
     def work(self) -> None:
         """Do all of it."""
-        lanes = [threading.Thread(target=self._lane, args=(beside,)) for beside in [True] + [False] * LANES]
+        places = [(BESIDE,), *[(SHARED, HOSTS, TWINS)] * LANES]
+        lanes = [threading.Thread(target=self._lane, args=(where,)) for where in places]
         for lane in lanes:
             lane.start()
         for lane in lanes:
             lane.join()
 
-    def _lane(self, beside: bool) -> None:
-        while (phase := self._take(beside)) is not None:
+    def _lane(self, places: Sequence[str]) -> None:
+        while (phase := self._take(places)) is not None:
             code = self._run.do(phase)
             with self._turn:
                 self._lab = self._lab or (phase.name == LAB_UP.name and not code)
-                self._busy -= not beside
+                self._busy.remove(phase.where)
                 self._turn.notify_all()
 
-    def _take(self, beside: bool) -> Phase | None:
+    def _take(self, places: Sequence[str]) -> Phase | None:
         with self._turn:
-            while not self._run.failed and (mine := [one for one in self._pending if one.beside is beside]):
-                for phase in mine:
-                    if (self._lab or not phase.lab) and not (phase.alone and self._busy):
+            while not self._run.failed and (mine := [one for one in self._pending if one.where in places]):
+                for phase in sorted(mine, key=lambda one: places.index(one.where)):
+                    if self._may_begin(phase):
                         self._pending.remove(phase)
-                        self._busy += not beside
+                        self._busy.append(phase.where)
                         return phase
                 self._turn.wait()
             return None
+
+    def _may_begin(self, phase: Phase) -> bool:
+        if phase.lab and not self._lab:
+            return False
+        if phase.where in (BESIDE, SHARED):
+            return True
+        shared = SHARED in self._busy or any(one.where == SHARED for one in self._pending)
+        return not shared and phase.where not in self._busy
 
 
 def summary(run: Run) -> None:
@@ -257,8 +274,9 @@ def main(names: list[str]) -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     run = Run()
     needs_lab = any(phase.lab for phase in todo)
+    up = [replace(LAB_UP, command=(*LAB_UP.command, "--twins")) if any(one.where == TWINS for one in todo) else LAB_UP]
     try:
-        Lanes(run, [*([LAB_UP] if needs_lab else []), *todo]).work()
+        Lanes(run, [*(up if needs_lab else []), *todo]).work()
     finally:
         if needs_lab:
             run.do(LAB_DOWN)

@@ -35,8 +35,8 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def phase(name: str, code: str, lab: bool = False, alone: bool = False) -> gates.Phase:
-    return gates.Phase(name, (sys.executable, "-c", code), lab, alone)
+def phase(name: str, code: str, where: str = gates.SHARED, lab: bool = False) -> gates.Phase:
+    return gates.Phase(name, (sys.executable, "-c", code), where, lab)
 
 
 def test_a_failing_phase_shows_its_output_and_fails_the_run(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,7 +49,7 @@ def test_a_failing_phase_shows_its_output_and_fails_the_run(logs: Path, capsys: 
 
 def test_a_failing_phase_stops_those_after_it(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the lab begin when that is up; it goes down whatever happened."""
-    steps = [phase(name, f"raise SystemExit({name == 'bad'})", True, True) for name in ("good", "bad", "never")]
+    steps = [phase(name, f"raise SystemExit({name == 'bad'})", gates.HOSTS, True) for name in ("good", "bad", "never")]
     monkeypatch.setattr(gates, "phases", lambda: steps)
     monkeypatch.setattr(gates, "LAB_UP", phase("lab up", "pass"))
     monkeypatch.setattr(gates, "LAB_DOWN", phase("lab down", "pass"))
@@ -65,18 +65,50 @@ def test_nothing_of_the_lab_begins_without_it(logs: Path, monkeypatch: pytest.Mo
     assert sorted(path.stem for path in logs.iterdir()) == ["lab down", "lab up"]
 
 
-def test_two_run_at_a_time_and_some_alone(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the first two fails unless the other comes, the last two if anything runs beside them."""
-    place = str(logs / "here")
-    wait = f"import os, time; open({place!r} + NAME, 'w'); time.sleep(0.5); ok = os.path.exists({place!r} + OTHER)"
-    pair = [
-        phase(name, wait.replace("NAME", repr(name)).replace("OTHER", repr(other)) + "; raise SystemExit(not ok)")
-        for name, other in (("one", "other"), ("other", "one"))
+def meet(logs: Path, name: str, others: str, where: str, seconds: float = 1.2) -> gates.Phase:
+    """A phase that fails unless exactly these others run at some moment while it does."""
+    code = f"""
+import os, sys, time
+here = {str(logs)!r}
+open(here + "/at-{name}", "w").close()
+seen = set()
+until = time.monotonic() + {seconds}
+while time.monotonic() < until:
+    seen |= {{one[3:] for one in os.listdir(here) if one.startswith("at-")}} - {{"{name}"}}
+    time.sleep(0.02)
+os.unlink(here + "/at-{name}")
+sys.exit(sorted(seen) != sorted({others.split()!r}) and f"{name} met {{seen}}")
+"""
+    return phase(name, code, where)
+
+
+def test_two_run_at_a_time_then_one_on_the_hosts_and_one_on_their_twins_and_one_beside_all(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [
+        meet(logs, "twin", "host beside", gates.TWINS),
+        meet(logs, "host", "twin beside", gates.HOSTS),
+        meet(logs, "one", "other beside", gates.SHARED),
+        meet(logs, "other", "one beside", gates.SHARED),
+        meet(logs, "beside", "one other host twin", gates.BESIDE, 4.0),
     ]
-    alone = f"import os, time; os.mkdir({place!r}); time.sleep(0.4); os.rmdir({place!r})"
-    steps = [phase("third", alone, alone=True), *pair, phase("fourth", alone, alone=True)]
     monkeypatch.setattr(gates, "phases", lambda: steps)
     assert gates.main([]) == 0
+
+
+def test_two_of_the_hosts_follow_each_other(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "phases", lambda: [meet(logs, name, "", gates.HOSTS) for name in ("one", "other")])
+    assert gates.main([]) == 0
+
+
+def test_only_scenarios_on_the_twins_read_the_inventory_of_those() -> None:
+    places = {one.name.partition(":")[2]: one.where for one in gates.phases() if one.name.startswith("molecule:")}
+    assert {name for name, where in places.items() if where == gates.TWINS} == set(gates.ON_TWINS) < set(places)
+    for name in gates.ON_TWINS:
+        files = [path.read_text() for path in (gates.ROOT / "molecule" / name).rglob("*.yml")]
+        assert not [text for text in files if "build/lab/inventory.yml" in text]
+    assert gates.environment(phase("x", "", gates.TWINS))["LAB_INVENTORY"] == "twins.yml"
+    assert "LAB_INVENTORY" not in gates.environment(phase("x", "", gates.HOSTS))
 
 
 def test_a_phase_ends_when_the_time_is_up(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,10 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import yaml
 
+from lab import inventory
 from lab.containers import Container
 from lab.inventory import INTRODUCE, content, known_host, to_yaml
 
@@ -26,6 +28,28 @@ def test_hosts_are_in_the_group_of_their_kind() -> None:
     assert groups["bare"]["hosts"] == {
         "bare1": {"ansible_host": "127.0.1.101", "ansible_port": 2222, "lab_address": "172.17.0.3"}
     }
+
+
+def test_twins_have_an_inventory_of_their_own_under_the_names_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "docker", lambda *_words: "ssh-ed25519 AAAA root@x")
+    monkeypatch.setattr(inventory, "ensure_key", lambda _folder: "ssh-ed25519 CCCC omlab")
+    twin = replace(LAB1, name="omlab-twin1", role="twin", address="127.0.1.201")
+    inventory.write(tmp_path, [LAB1, BARE1, twin], "r")
+    told = {}
+    for name in ("inventory.yml", "twins.yml"):
+        groups = yaml.safe_load((tmp_path / name).read_text())["all"]["children"]["lab"]["children"]
+        told[name] = {
+            host: about["ansible_host"] for group in groups.values() for host, about in group["hosts"].items()
+        }
+    assert told == {
+        "inventory.yml": {"lab1": "127.0.1.1", "bare1": "127.0.1.101"},
+        "twins.yml": {"lab1": "127.0.1.201"},
+    }
+    assert (tmp_path / "known_hosts").read_text().count("\n") == 3
+    inventory.write(tmp_path, [LAB1], "r")
+    assert not (tmp_path / "twins.yml").exists()
 
 
 def test_no_hosts_of_a_kind_is_an_empty_group() -> None:

@@ -22,8 +22,16 @@ def test_releases_take_turns_on_addresses_of_their_own() -> None:
 
 
 def test_addresses_never_meet() -> None:
-    addresses = [host.address for host in plan(50, ["trixie"] * 50)]
-    assert len(set(addresses)) == 100
+    addresses = [host.address for host in plan(49, ["trixie"] * 49, twins=True)]
+    assert len(set(addresses)) == 3 * 49
+    assert "127.0.1.250" not in addresses
+
+
+def test_twins_are_the_hosts_with_docker_once_more() -> None:
+    *hosts, one, other = plan(2, ["trixie"], temporary=True, twins=True)
+    assert hosts == plan(2, ["trixie"], temporary=True)
+    assert one == Host("twin1", "bookworm", False, "127.0.1.201", temporary=True, twin=True)
+    assert other == Host("twin2", "trixie", False, "127.0.1.202", temporary=True, twin=True)
 
 
 def test_the_temporary_mark_reaches_every_host() -> None:
@@ -34,8 +42,8 @@ def test_the_temporary_mark_reaches_every_host() -> None:
 @pytest.mark.parametrize(
     ("hosts", "bare", "words"),
     [
-        (-1, [], "--hosts is -1; give a number from 0 to 50."),
-        (51, [], "--hosts is 51"),
+        (-1, [], "--hosts is -1; give a number from 0 to 49."),
+        (50, [], "--hosts is 50"),
         (0, [], "no host to start"),
         (1, ["buster"], "the release 'buster'; the lab knows bookworm and trixie."),
         (1, ["trixie"] * 51, "--bare names 51 hosts"),
@@ -49,7 +57,7 @@ def test_bad_requests(hosts: int, bare: list[str], words: str) -> None:
 
 def test_the_command_line_prints_the_sentence_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["up", "--hosts", "99"]) == 1
-    assert capsys.readouterr().err == "lab: --hosts is 99; give a number from 0 to 50.\n"
+    assert capsys.readouterr().err == "lab: --hosts is 99; give a number from 0 to 49.\n"
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence_too(
