@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +59,9 @@ class Case:
         file.write_text(password)
         return Restic(str(self.home / "far"), str(file), cache_dir=str(self.home / "cache"), command=self.command)
 
-    def ahead(self, password: str = "right") -> CommitAhead:
-        return CommitAhead(Repository(self.restic(password)), str(self.staging), NAMES, TAGS, str(self.pipe))
+    def ahead(self, password: str = "right", progress: Callable[[int, int], None] | None = None) -> CommitAhead:
+        there = Repository(self.restic(password))
+        return CommitAhead(there, str(self.staging), NAMES, TAGS, str(self.pipe), progress)
 
     def left(self) -> tuple[int, int, bool]:
         """Snapshots, locks, and whether the pipe is still there."""
@@ -75,6 +77,20 @@ def case(tmp_path: Path, restic_command: str) -> Case:
     (made.staging / "volumes/a").write_bytes(os.urandom(3 << 20))
     Repository(made.restic()).init()
     return made
+
+
+@contextmanager
+def interrupted_by(number: int) -> Iterator[None]:
+    """InterruptedError, as KeyboardInterrupt comes, wherever the main thread waits."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise InterruptedError
+
+    before = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def rewrite(case: Case, text: str) -> None:
@@ -109,6 +125,21 @@ def test_a_wrong_password_is_told_before_anything_is_frozen(case: Case) -> None:
 def test_what_is_broken_off_stores_nothing(case: Case, wait: Callable[[CommitAhead], None]) -> None:
     with case.ahead() as begun:
         wait(begun)
+    assert case.left() == (0, 0, False)
+
+
+def test_a_signal_while_it_is_stored_ends_restic(case: Case) -> None:
+    (case.staging / "volumes/large").write_bytes(os.urandom(200 << 20))
+    signals = iter([signal.SIGUSR1])
+
+    def interrupt_us(done: int, _total: int) -> None:
+        """Once, when restic has read something; earlier it may leave its lock, which the next run removes."""
+        if done:
+            os.kill(os.getpid(), next(signals, 0))
+
+    begun = case.ahead(progress=interrupt_us)
+    with interrupted_by(signal.SIGUSR1), pytest.raises(InterruptedError), begun:
+        begun.finish()
     assert case.left() == (0, 0, False)
 
 

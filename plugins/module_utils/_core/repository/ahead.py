@@ -63,7 +63,7 @@ class CommitAhead:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if not self._go.is_set():
+        if not self._result.done():  # also where a signal ends the wait of finish()
             self._broken_off.set()
             if self._process is not None:
                 end(self._process)
