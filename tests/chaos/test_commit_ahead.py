@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository import ahead
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.ahead import CommitAhead
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
@@ -34,6 +35,7 @@ ahead, repository, restic = (importlib.import_module(f"{core}.{name}") for name 
 place, password, cache, command, staging, pipe = sys.argv[1:]
 there = repository.Repository(restic.Restic(place, password, cache_dir=cache, command=command))
 with ahead.CommitAhead(there, staging, ["manifest.json", "volumes"], ["openmemory-stack"], pipe) as begun:
+    print("begun", flush=True)
     begun.opened()
     print("opened", flush=True)
     time.sleep(60)
@@ -75,7 +77,7 @@ def case(tmp_path: Path, restic_command: str) -> Case:
     (made.staging / "volumes").mkdir(parents=True)
     (made.staging / "manifest.json").touch()
     (made.staging / "volumes/a").write_bytes(os.urandom(3 << 20))
-    Repository(made.restic()).init()
+    made.restic().call("init", doing="make it")  # with a key that takes its time, as those of users do
     return made
 
 
@@ -105,7 +107,9 @@ def test_what_is_there_in_the_end_is_stored(case: Case) -> None:
         with case.ahead() as begun:
             begun.opened()
             rewrite(case, text)
-            stored.append(begun.finish())
+            commit = begun.finish()
+            assert commit
+            stored.append(commit)
     there = Repository(case.restic())
     for commit, text in zip(stored, ("first", "second"), strict=True):
         assert there.dump(commit.snapshot_id, "/manifest.json") == f"{text}\n".encode()
@@ -143,15 +147,44 @@ def test_a_signal_while_it_is_stored_ends_restic(case: Case) -> None:
     assert case.left() == (0, 0, False)
 
 
+def test_a_half_pattern_stores_nothing_whoever_runs_restic(case: Case) -> None:
+    """A wrapper that a site has put before restic gets our signal, and restic only the end of the pipe."""
+    wrapper = case.home / "restic"
+    wrapper.write_text(f'#!/bin/sh\n{case.command} "$@"\nexit $?\n')
+    wrapper.chmod(0o755)
+    case.command = str(wrapper)
+    with case.ahead() as begun:
+        begun.opened()
+    time.sleep(2)
+    assert case.left()[0] == 0
+    with case.ahead() as begun:
+        begun.opened()
+        assert begun.finish()
+    assert case.left()[0] == 1
+
+
+def test_one_that_would_wait_for_too_long_is_broken_off(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snapshot's time is that of its beginning, so that is not long ago."""
+    monkeypatch.setattr(ahead, "LONGEST_S", 2.0)
+    with case.ahead() as begun:
+        begun.opened()
+        time.sleep(2.5)
+        assert begun.finish() is None
+    assert case.left() == (0, 0, False)
+
+
 def test_restic_dies_with_us_and_stores_nothing(case: Case) -> None:
     restic = case.restic()
     given = [restic.repository, restic.password_file, str(restic.cache_dir), restic.command, case.staging, case.pipe]
     environment = {**os.environ, "PYTHONPATH": str(COLLECTIONS)}
-    for _round in range(3):
+    for wait in (0.0, 0.2, 0.4, 0.6, None):
         command = [sys.executable, "-c", _CHILD, *map(str, given)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
             assert child.stdout
-            assert child.stdout.readline() == b"opened\n"
+            assert child.stdout.readline() == b"begun\n"
+            if wait is None:
+                assert child.stdout.readline() == b"opened\n"
+            time.sleep(wait or 0.0)
             child.kill()
         until = time.monotonic() + 10
         while subprocess.run(["pgrep", "-f", f"exclude-file {case.pipe}"], check=False, capture_output=True).stdout:
@@ -175,4 +208,5 @@ def test_a_lock_of_a_dead_process_is_removed(case: Case) -> None:
         begun.opened()
         rewrite(case, "text")
         commit = begun.finish()
+        assert commit
     assert Repository(case.restic()).dump(commit.snapshot_id, "/volumes/late") == b"text\n"

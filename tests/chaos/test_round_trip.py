@@ -72,10 +72,12 @@ def every_kind(root: Path) -> None:
     (root / "to nowhere").symlink_to("/no/such/file")
     os.link(root / "to nowhere", root / "link second name", follow_symlinks=False)
     os.chown(root / "to nowhere", 99, 98, follow_symlinks=False)
-    with open(root / "sparse", "wb") as out:
-        out.truncate(64 << 20)
-        out.seek(30 << 20)
-        out.write(b"in the middle")
+    for name in ("sparse", "sparse and capable"):
+        with open(root / name, "wb") as out:
+            out.truncate(64 << 20)
+            out.seek(30 << 20)
+            out.write(b"in the middle")
+    os.setxattr(root / "sparse and capable", "security.capability", CAPABILITY)
     with open(root / "preallocated", "wb") as out:
         os.posix_fallocate(out.fileno(), 0, 3 << 20)
     with open(root / "all zeros", "wb") as out:

@@ -147,6 +147,9 @@ class Run:
             except subprocess.TimeoutExpired:
                 code = 124
                 out.write(f"\nStopped: the whole run was over its {LIMIT_S} seconds.\n")
+            except OSError as error:
+                code = 127
+                out.write(f"{phase.command[0]} cannot be run: {error.strerror}.\n")
         text = log.read_text(errors="replace")
         result = Result(phase, code, time.monotonic() - begun, *counts(text, code))
         self.results.append(result)

@@ -118,6 +118,10 @@ def test_a_phase_ends_when_the_time_is_up(logs: Path, monkeypatch: pytest.Monkey
     assert "over its 0 seconds" in (logs / "slow.log").read_text()
 
 
+def test_a_command_that_is_not_there_fails_its_phase(logs: Path) -> None:
+    assert gates.Run().do(gates.Phase("gone", ("no-such-command-at-all",), gates.SHARED)) == 127
+
+
 def test_an_unknown_phase_is_named(logs: Path) -> None:
     with pytest.raises(SystemExit, match="Unknown phase nonsense: choose from ansible-lint"):
         gates.main(["nonsense"])

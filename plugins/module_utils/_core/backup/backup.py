@@ -46,6 +46,7 @@ from .snapshots import retain
 
 SAFETY = "safety"
 _MARK = "openmemory-stack"
+_LOCK_WAIT_S = 15.0  # another stack's backup into the same repository holds a lock while it copies
 
 
 def run(
@@ -111,7 +112,8 @@ def measured(places: Places, request: BackupRequest) -> tuple[str, dict[str, Any
 def open_repository(request: BackupRequest, places: Places) -> Repository:
     """The repository of a request; nothing is asked of it yet."""
     cache = os.path.join(request.state_dir, "cache")
-    return Repository(Restic(request.repository, request.password_file, request.environment, cache_dir=cache))
+    where = request.repository, request.password_file, request.environment
+    return Repository(Restic(*where, cache_dir=cache, lock_wait_s=_LOCK_WAIT_S))
 
 
 def run_locked(
@@ -210,7 +212,7 @@ class _Backup:
         """Have restic read its key while the data is copied, which takes most of a second; what is returned waits for
         it, and raises StackError for a wrong password.
 
-        The commit itself is begun where what comes before it is short: the snapshot's time is that of its beginning.
+        The commit itself is begun where what comes before it should be short.
         """
         names = [volume.key for volume in plan.volumes]
         short = way.name != "two_pass" or all(os.path.exists(staging.index(name)) for name in names)
@@ -292,7 +294,9 @@ class _Backup:
     def _commit(self, plan: CapturePlan, staging: Staging, way: str) -> Commit:
         names, tags = staging.targets(), self._tags(plan, way)
         if self.ahead is not None and (self.ahead.names, self.ahead.tags) == (names, tags):
-            return self.ahead.finish()
+            commit = self.ahead.finish()
+            if commit is not None:
+                return commit
         return self.repository.commit(staging.root, names, tags, progress=self._tell)
 
     def _tags(self, plan: CapturePlan, way: str) -> list[str]:

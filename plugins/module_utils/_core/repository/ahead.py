@@ -6,12 +6,14 @@
 
 restic backup reads its exclude files after it has opened the repository and before it looks at any file (0.14 to 0.18,
 tried). So it gets a pipe for one: that it opens it tells that the password is right, and it waits for the pipe's end.
+The pipe holds half a pattern, which restic refuses, until it may go on: where its end comes since we died, nothing is
+stored.
 """
 
 from __future__ import annotations
 
-import errno
 import os
+import select
 import subprocess
 import threading
 import time
@@ -22,15 +24,16 @@ from contextlib import suppress
 from .repository import Commit, Repository
 from .watching import end
 
+LONGEST_S = 10.0  # from the beginning until it may go: the snapshot's time is that of the beginning
 _LOOK_S = 0.01
-_GRACE_S = 0.2
+_HALF, _REST = b"/proc/[", b"x]\n"  # together a pattern that matches nothing
 
 
 class CommitAhead:
     """Use it as a context manager, then opened() and finish(). What is not finished is broken off on leaving.
 
     names must be there when it begins, whatever is in them: restic looks for them first. place: path of the pipe, which
-    is made and removed. The snapshot's time is the beginning.
+    is made and removed.
     """
 
     def __init__(
@@ -46,28 +49,38 @@ class CommitAhead:
             return repository.commit(staging, names, tags, None, progress, place, self._begun)
 
         self._make = make
+        self._repository = repository
         self.tags = list(tags)
         self.names = list(names)
         self._place = place
+        self._pipe = -1
         self._result: Future[Commit] = Future()
         self._opened, self._go, self._broken_off = threading.Event(), threading.Event(), threading.Event()
+        self._deciding = threading.Lock()  # held by whoever lets it go or breaks it off
         self._process: subprocess.Popen[bytes] | None = None
         self._worker = threading.Thread(target=self._work, daemon=True)  # ends with the commit: restic dies with it
+        self._server = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> CommitAhead:
         with suppress(FileNotFoundError):
             os.unlink(self._place)
         os.mkfifo(self._place, 0o600)
+        both = os.open(self._place, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.write(both, _HALF)
+            # before restic begins: it cannot be interrupted while it waits for somebody to open the other end
+            self._pipe = os.open(self._place, os.O_WRONLY | os.O_CLOEXEC)
+        finally:
+            os.close(both)
+        self._server.start()
         self._worker.start()
-        threading.Thread(target=self._serve, daemon=True).start()
         return self
 
     def __exit__(self, *_error: object) -> None:
         if not self._result.done():  # also where a signal ends the wait of finish()
-            self._broken_off.set()
-            if self._process is not None:
-                end(self._process)
+            self._break_off()
             self._worker.join()
+        self._server.join()
         with suppress(FileNotFoundError):
             os.unlink(self._place)
 
@@ -75,12 +88,17 @@ class CommitAhead:
         """Wait until the repository is open; the error of commit() where it cannot be opened."""
         while not self._opened.wait(_LOOK_S) and not self._result.done():
             pass
-        if self._result.done():
+        if self._broken_off.is_set():
+            self._repository.open()
+        elif self._result.done():
             self._result.result()
 
-    def finish(self) -> Commit:
-        """Store what is there now; like Repository.commit()."""
-        self._go.set()
+    def finish(self) -> Commit | None:
+        """Store what is there now, like Repository.commit(); None where it took too long until now."""
+        with self._deciding:
+            if self._broken_off.is_set():
+                return None
+            self._go.set()
         return self._result.result()
 
     def _work(self) -> None:
@@ -94,21 +112,37 @@ class CommitAhead:
         if self._broken_off.is_set():
             end(process)
 
+    def _break_off(self) -> None:
+        self._broken_off.set()
+        if self._process is not None:
+            end(self._process)
+
     def _serve(self) -> None:
-        """Hold the pipe open for each restic that opens it, until it may go: one that met a stale lock is run again."""
-        while not self._result.done():
-            try:
-                pipe = os.open(self._place, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                if error.errno not in (errno.ENXIO, errno.EINTR):  # nobody reads yet
+        """Complete the pattern when it may go, also for a restic that is run again since it met a stale lock."""
+        begun = time.monotonic()
+        with os.fdopen(self._pipe, "wb", buffering=0) as pipe:
+            readers = select.poll()
+            readers.register(pipe, 0)  # POLLERR, which is always told, means that nobody reads
+            while not self._go.wait(_LOOK_S):
+                if self._result.done() or self._broken_off.is_set():
                     return
-            else:
-                self._opened.set()
-                while not (self._go.wait(_LOOK_S) or self._result.done() or self._broken_off.is_set()):
-                    pass
-                if self._broken_off.is_set():
-                    time.sleep(
-                        _GRACE_S
-                    )  # it has its signal before it may go on: newer restic waits for the pipe to end
-                os.close(pipe)
+                if not self._opened.is_set() and not readers.poll(0):
+                    self._opened.set()
+                if time.monotonic() - begun > LONGEST_S and self._is_late():
+                    return
+            with suppress(BrokenPipeError):
+                pipe.write(_REST)
+        while not self._result.done():
+            with suppress(OSError):  # nobody reads
+                pipe_again = os.open(self._place, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                with os.fdopen(pipe_again, "wb", buffering=0) as pipe:
+                    pipe.write(_HALF + _REST)
             time.sleep(_LOOK_S)
+
+    def _is_late(self) -> bool:
+        with self._deciding:
+            if self._go.is_set():
+                return False
+            self._broken_off.set()
+        self._break_off()
+        return True

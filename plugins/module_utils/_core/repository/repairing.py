@@ -42,6 +42,9 @@ def repair(root: str, listing: str, key: str, under: str = "") -> list[str]:
                     done += [f"{show(at)}: {what}" for what in _repair_one(tree, entry, leaders, digging)]
                     if entry.kind == "dir":
                         directories.append(entry)
+            for entry in digging.done:  # a write, which digging is, takes capabilities away and moves times
+                at = entry.path
+                _set_metadata(tree.place(at), entry)
             for entry in reversed(directories):  # what was made in it moved its time
                 at = entry.path
                 _set_time(tree.place(at), entry)
@@ -131,12 +134,13 @@ def _same_contents(tree: Inside, one: str, other: str) -> bool:
 
 class Digging:
     """Zeros become holes again in files that had some, where restic (before 0.15) wrote them: several files at a time,
-    as each is read as a whole. On leaving all of it is done, and the files have their times.
+    as each is read as a whole. On leaving all is done; the files in done want their metadata again.
     """
 
     def __init__(self, tree: Inside):
         self._tree = tree
-        self._running: list[tuple[subprocess.Popen[bytes], int, Entry]] = []
+        self._running: list[tuple[subprocess.Popen[bytes], int]] = []
+        self.done: list[Entry] = []
 
     def __enter__(self) -> Digging:
         return self
@@ -163,13 +167,13 @@ class Digging:
         except BaseException:
             os.close(handle)
             raise
-        self._running.append((started, handle, entry))
+        self._running.append((started, handle))
+        self.done.append(entry)
         return True
 
     def _end_first(self) -> None:
-        started, handle, entry = self._running.pop(0)
+        started, handle = self._running.pop(0)
         started.wait()
-        os.utime(handle, ns=(entry.mtime_ns, entry.mtime_ns))
         os.close(handle)
 
 
