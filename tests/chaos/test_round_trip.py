@@ -72,8 +72,8 @@ def every_kind(root: Path) -> None:
     (root / "to nowhere").symlink_to("/no/such/file")
     os.link(root / "to nowhere", root / "link second name", follow_symlinks=False)
     os.chown(root / "to nowhere", 99, 98, follow_symlinks=False)
-    for name in ("sparse", "sparse and capable"):
-        with open(root / name, "wb") as out:
+    for holes in (root / "sparse", root / "sparse and capable"):
+        with open(holes, "wb") as out:
             out.truncate(64 << 20)
             out.seek(30 << 20)
             out.write(b"in the middle")

@@ -82,11 +82,11 @@ class Result:
 def phases() -> list[Phase]:
     """Every phase, in order; the Molecule scenarios are those of SCENARIO, or all."""
     static = [
-        _beside("ansible-lint", "ansible-lint", "--nocolor", "-q"),
-        _beside("mypy", "mypy", "--no-error-summary", *TYPED),
         _beside("ruff", "sh", "-c", "ruff check . && ruff format --check ."),
+        _beside("mypy", "mypy", "--no-error-summary", *TYPED),
         _beside("yamllint", "yamllint", "--strict", "."),
         _beside("shell", "sh", "-c", "git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck"),
+        _beside("ansible-lint", "ansible-lint", "--nocolor", "-q"),
         _beside("sanity", PYTHON, "tests/gates/sanity.py"),
         _beside("unit", *PYTEST, "tests/unit"),
         _beside("docs", *PYTEST, "tests/gates/test_docs_examples.py"),
