@@ -150,7 +150,6 @@ class _Backup:
         self.actions: list[str] = []
         self.warnings: list[str] = []
         self.ahead: CommitAhead | None = None
-        self.done = 0  # bytes that restic has read
 
     def run(self) -> dict[str, Any]:
         request, progress = self.request, self.progress
@@ -159,12 +158,12 @@ class _Backup:
         paths = [volume.path for volume in plan.volumes]
         staging = Staging(staging_root(request.staging_dir, self.places.staging, request.project, paths))
         progress.phase("repository")
-        self._have_repository()
+        made = self._have_repository()
         staging.prepare([volume.key for volume in plan.volumes], plan.whole)
         way = choose(request.capture, plan.volumes, staging, request.freeze_budget)
         check_space(plan.volumes, staging, way)
         with ExitStack() as opened:
-            ready = self._open(plan, staging, way, opened)
+            ready = self._open(plan, staging, way, opened, made)
             captured, manifest, commit = self._snapshot(plan, staging, way, ready)
         removed = [] if request.copies else self._retain(commit)
         if request.staging == "discard":
@@ -200,15 +199,17 @@ class _Backup:
         copies.raise_for_failed(result)
         return result
 
-    def _have_repository(self) -> None:
+    def _have_repository(self) -> bool:
+        """Whether it was made just now: then restic has proven already that the password is right."""
         if self.repository.exists():
-            return
+            return False
         if not self.request.init:
             raise no_repository(self.repository)
         self.repository.init()
         self.actions.append(f"repository {self.repository.restic.shown} made")
+        return True
 
-    def _open(self, plan: CapturePlan, staging: Staging, way: Way, opened: ExitStack) -> Callable[[], None]:
+    def _open(self, plan: CapturePlan, staging: Staging, way: Way, opened: ExitStack, made: bool) -> Callable[[], None]:
         """Have restic read its key while the data is copied, which takes most of a second; what is returned waits for
         it, and raises StackError for a wrong password.
 
@@ -221,8 +222,10 @@ class _Backup:
             staging.announce()
             place = os.path.join(self.places.runtime, "commit")
             same = self.repository, staging.root, staging.targets(), self._tags(plan, way.name)
-            self.ahead = opened.enter_context(CommitAhead(*same, place, self._tell))
+            self.ahead = opened.enter_context(CommitAhead(*same, place, self.progress.follow()))
             return self.ahead.opened
+        if made:
+            return lambda: None
         worker = ThreadPoolExecutor(max_workers=1)
         asked = worker.submit(self.repository.open)
         worker.shutdown(wait=False)
@@ -297,14 +300,10 @@ class _Backup:
             commit = self.ahead.finish()
             if commit is not None:
                 return commit
-        return self.repository.commit(staging.root, names, tags, progress=self._tell)
+        return self.repository.commit(staging.root, names, tags, progress=self.progress.follow())
 
     def _tags(self, plan: CapturePlan, way: str) -> list[str]:
         return [_MARK, f"way={way}", *tags_of(self.request, plan)]
-
-    def _tell(self, bytes_done: int, _total: int) -> None:
-        self.progress.advance(bytes_done - self.done)
-        self.done = bytes_done
 
     def _retain(self, commit: Commit) -> list[str]:
         if self.request.keep is None:

@@ -65,6 +65,18 @@ class Progress:
                 self._marks.popleft()
             self._tell(False)
 
+    def follow(self) -> Callable[[int, int], None]:
+        """For who tells how many bytes of this phase are done in all, and of how many, as restic does."""
+        reached = 0
+
+        def tell(done: int, _total: int) -> None:
+            nonlocal reached
+            if done > reached:
+                self.advance(done - reached)
+                reached = done
+
+        return tell
+
     def done(self) -> None:
         """All is over."""
         self._end_phase()

@@ -29,7 +29,7 @@ from ..repository.manifest import Manifest
 from ..repository.repairing import repair
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
-from ..restore.fetch import LISTING, follow
+from ..restore.fetch import LISTING
 from ..restore.plan import require_room
 from ..stores import neo4j, qdrant, sqlite
 from . import census, memories
@@ -181,7 +181,7 @@ class _Drill:
         directories = {key: os.path.join(volumes, key) for key in sorted(manifest.volumes)}
         file = os.path.join(volumes, ".listing.jsonl")
         wanted = {f"/volumes/{key}": path for key, path in directories.items()}
-        self.repository.restore_all(snapshot.id, {**wanted, LISTING: file}, follow(self.progress), total_bytes=total)
+        self.repository.restore_all(snapshot.id, {**wanted, LISTING: file}, self.progress.follow(), total_bytes=total)
         for key, path in directories.items():
             repair(path, file, key)
         return directories

@@ -78,7 +78,8 @@ class CommitAhead:
 
     def __exit__(self, *_error: object) -> None:
         if not self._result.done():  # also where a signal ends the wait of finish()
-            self._break_off()
+            self._broken_off.set()
+            self._end_restic()
             self._worker.join()
         self._server.join()
         with suppress(FileNotFoundError):
@@ -110,10 +111,9 @@ class CommitAhead:
     def _begun(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         if self._broken_off.is_set():
-            end(process)
+            self._end_restic()
 
-    def _break_off(self) -> None:
-        self._broken_off.set()
+    def _end_restic(self) -> None:
         if self._process is not None:
             end(self._process)
 
@@ -144,5 +144,5 @@ class CommitAhead:
             if self._go.is_set():
                 return False
             self._broken_off.set()
-        self._break_off()
+        self._end_restic()
         return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import StackError
@@ -43,7 +43,7 @@ def fetch(
         lists.setdefault(device, os.path.join(beside, "meta", "listing.jsonl"))
     for device, wanted in groups.items():
         os.mkdir(os.path.dirname(lists[device]), 0o700)
-        repository.restore_all(snapshot.id, {**wanted, LISTING: lists[device]}, follow(progress), total_bytes=total)
+        repository.restore_all(snapshot.id, {**wanted, LISTING: lists[device]}, progress.follow(), total_bytes=total)
     progress.phase("compare")
 
     def make_exact(target: Target) -> None:
@@ -74,7 +74,7 @@ def fetch_path(
         )
     progress.phase("fetch")
     wanted = {f"/volumes/{target.key}/{name}": os.path.join(beside, "new", os.path.basename(name)) for name in names}
-    repository.restore_all(snapshot.id, wanted, follow(progress))
+    repository.restore_all(snapshot.id, wanted, progress.follow())
     progress.phase("compare")
     for name in names:
         repair(os.path.join(beside, "new", os.path.basename(name)), file, target.key, name)
@@ -93,19 +93,6 @@ def check(targets: Sequence[Target], operation: str, scratch: str) -> dict[str, 
     if problem:
         raise StackError(f"{problem} Nothing was put in place; restore another snapshot, and check the repository.")
     return results
-
-
-def follow(progress: Progress) -> Callable[[int, int], None]:
-    """What restic says (bytes done and in all) as steps of a phase."""
-    reached = 0
-
-    def tell(done: int, _total: int) -> None:
-        nonlocal reached
-        if done > reached:
-            progress.advance(done - reached)
-            reached = done
-
-    return tell
 
 
 def _roots(file: str, key: str) -> list[str]:
