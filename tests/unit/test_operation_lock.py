@@ -10,11 +10,13 @@ import os
 import re
 import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
-from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.lock import OperationLock
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.lock import RECOVERY, OperationLock
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 
 
@@ -45,6 +47,27 @@ def test_another_stack_is_not_locked(places: Places, tmp_path: Path) -> None:
     other = Places.of("other", str(tmp_path / "state"), str(tmp_path / "run"))
     with OperationLock(places, "backup"), OperationLock(other, "backup"):
         pass
+
+
+def test_a_recovery_is_waited_for_by_who_has_patience(places: Places) -> None:
+    recovery = OperationLock(places, RECOVERY)
+    with recovery, pytest.raises(StackError, match="recover, started"), OperationLock(places, RECOVERY, 0.3):
+        pass
+    recovery.__enter__()
+    threading.Timer(0.3, recovery.__exit__, (None, None, None)).start()
+    with OperationLock(places, RECOVERY, 20.0):
+        pass
+
+
+def test_no_other_operation_is_waited_for(places: Places) -> None:
+    begun = time.monotonic()
+    with (
+        OperationLock(places, "backup"),
+        pytest.raises(StackError, match="backup, started"),
+        OperationLock(places, RECOVERY, 20.0),
+    ):
+        pass
+    assert time.monotonic() - begun < 10
 
 
 def test_a_holder_that_has_not_said_its_name_yet(places: Places) -> None:

@@ -10,11 +10,15 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from ..errors import BusyError, StackError
 from .places import Places
 
+RECOVERY = "recover"
+_LOOK_S = 0.1
 _held: set[int] = set()
 
 
@@ -31,9 +35,11 @@ os.register_at_fork(after_in_child=_forget)
 class OperationLock:
     """Holds the stack's lock. The kernel releases it when the process dies, so a file that is left blocks nobody."""
 
-    def __init__(self, places: Places, operation: str):
+    def __init__(self, places: Places, operation: str, patience: float = 0.0):
+        """patience: for how many seconds a recovery is waited for; any other operation is refused at once."""
         self._places = places
         self._operation = operation
+        self._patience = patience
         self._descriptor = -1
 
     def __enter__(self) -> OperationLock:
@@ -43,12 +49,10 @@ class OperationLock:
         except OSError as error:
             raise StackError(f"{self._places.lock} cannot be opened ({error.strerror}); use become: true.") from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            try:
-                raise BusyError(self._busy(os.pread(descriptor, 4096, 0))) from None
-            finally:
-                os.close(descriptor)
+            self._await(descriptor)
+        except BusyError:
+            os.close(descriptor)
+            raise
         if not self._is_lock(descriptor):
             os.close(descriptor)
             raise BusyError(f"A purge of the stack {self._places.project} has just ended; run this again.")
@@ -67,6 +71,18 @@ class OperationLock:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # also for a child that was forked and has not closed it yet
         os.close(self._descriptor)
 
+    def _await(self, descriptor: int) -> None:
+        end = time.monotonic() + self._patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                holder = self._holder(descriptor)
+                if time.monotonic() > end or (holder and holder["operation"] != RECOVERY):
+                    raise BusyError(self._busy(holder)) from None
+            time.sleep(_LOOK_S)
+
     def _is_lock(self, descriptor: int) -> bool:
         """Whether the file still has its name: a purge removes it, and who came meanwhile holds a lock on nothing."""
         try:
@@ -78,13 +94,18 @@ class OperationLock:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, text, 0)
 
-    def _busy(self, text: bytes) -> str:
-        start = f"Another operation is under way on the stack {self._places.project}"
+    def _holder(self, descriptor: int) -> dict[str, Any]:
+        """operation, started (a time) and pid of who has the lock; {} if it has not written them yet."""
         try:
-            found = json.loads(text)
-            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found["started"]))
-            pid = int(found["pid"])
-            start += f": {found['operation']}, started {at} by process {pid}"
-        except (ValueError, KeyError, TypeError):  # it has the lock and has not written its name yet
+            found = json.loads(os.pread(descriptor, 4096, 0))
+            return {"operation": found["operation"], "started": float(found["started"]), "pid": int(found["pid"])}
+        except (ValueError, KeyError, TypeError):
+            return {}
+
+    def _busy(self, holder: Mapping[str, Any]) -> str:
+        start = f"Another operation is under way on the stack {self._places.project}"
+        if not holder:
             return f"{start}; wait for it."
-        return f"{start}; wait for it, or look at it with: ps -fp {pid}"
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["started"]))
+        start += f": {holder['operation']}, started {at} by process {holder['pid']}"
+        return f"{start}; wait for it, or look at it with: ps -fp {holder['pid']}"

@@ -20,9 +20,10 @@ from ..engine import Engine
 from ..errors import NotFoundError, StackError
 from .durable_json import read_json
 from .journal import Journal
-from .lock import OperationLock
+from .lock import RECOVERY, OperationLock
 from .places import Places, require_local
 
+_PATIENCE_S = 30.0
 _WITHOUT = ("backup", "drill")  # operations that change nothing but what any recovery puts back
 THROWAWAY = "openmemory.stack.throwaway"
 
@@ -30,12 +31,13 @@ THROWAWAY = "openmemory.stack.throwaway"
 def recover(engine: Engine, places: Places, *, check_mode: bool = False, lock_held: bool = False) -> list[str]:
     """Finish or undo what was left; sentences of what was done, [] if there was nothing. Safe to call again.
 
-    It takes the lock itself unless lock_held. check_mode tells what would be done. Raises StackError if another
-    operation is under way, or something cannot be put right; the journal then stays for the next call.
+    It takes the lock itself unless lock_held, and waits then for a recovery that is at it already (a watcher's, say,
+    which asks a host that does not answer). check_mode tells what would be done. Raises StackError if another operation
+    is under way, or something cannot be put right; the journal then stays for the next call.
     """
     require_local(engine)
     if not lock_held and os.path.exists(places.lock if check_mode else places.state):
-        with OperationLock(places, "recover"):
+        with OperationLock(places, RECOVERY, 0.0 if check_mode else _PATIENCE_S):
             said = recover(engine, places, check_mode=check_mode, lock_held=True)
             if said and not check_mode:
                 from ..purge.undo import FINISHED, leave  # late: only a purge needs it

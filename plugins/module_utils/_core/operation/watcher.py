@@ -22,13 +22,14 @@ from ..engine import Engine
 from ..errors import BusyError, StackError
 from .journal import Journal
 from .last import record_last
-from .lock import OperationLock
+from .lock import RECOVERY, OperationLock
 from .places import Places
 from .recover import recover
 
 _DONE = b"."
 _TRIES_S = 60.0  # another run may have come first, and the engine may be away for a moment
 _WAIT_S = 0.2
+_PAUSE = 0.25  # of what a try took that failed: who comes meanwhile gets at the lock too, and hears why
 
 
 class Watcher:
@@ -77,6 +78,7 @@ class Watcher:
             return
         end = time.monotonic() + _TRIES_S
         while True:
+            begun = time.monotonic()
             try:
                 self._recover()
                 return
@@ -87,14 +89,14 @@ class Watcher:
                 if time.monotonic() > end:
                     _say(f"It could not be put right: {error}; run openmemory-stack recover.")
                     return
-            time.sleep(_WAIT_S)
+            time.sleep(max(_WAIT_S, _PAUSE * (time.monotonic() - begun)))
 
     def _recover(self) -> None:
         journal = Journal.load(self._places)
         if journal is None:
             return
         what = f"The {journal.data['operation']} of the stack {self._places.project} died in {journal.data['phase']}."
-        with OperationLock(self._places, "recover"):  # raises BusyError, and nothing is said, while others have it
+        with OperationLock(self._places, RECOVERY):  # raises BusyError, and nothing is said, while others have it
             pass
         if what != self._said:  # once, however often it is tried
             _say(f"{what} It is put right now.")
