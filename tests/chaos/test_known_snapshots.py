@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
@@ -15,6 +18,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.password import ensure_password
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot
 
 TAGS = ["openmemory-stack", "project=p"]
 
@@ -43,8 +47,14 @@ class Home:
         return self.path / "repository/snapshots"
 
     def known(self) -> set[str] | None:
-        found = KnownSnapshots(self.restic).all()
-        return None if found is None else {each["id"] for each in found}
+        return ids(KnownSnapshots(self.restic).all())
+
+    def forget_what_is_known(self) -> None:
+        shutil.rmtree(self.path / "cache/snapshots")
+
+
+def ids(found: list[dict[str, Any]] | None) -> set[str] | None:
+    return None if found is None else {each["id"] for each in found}
 
 
 @pytest.fixture
@@ -52,7 +62,37 @@ def home(tmp_path: Path, restic_command: str) -> Home:
     return Home(tmp_path, restic_command)
 
 
+def test_a_commit_is_known_as_restic_tells_it_but_for_its_time(home: Home) -> None:
+    known = KnownSnapshots(home.restic)
+    added = {each["id"]: each for each in known.all() or ()}
+    assert known.all(exact=True) is None
+    told = {each.id: each for each in home.repository.snapshots("p")}
+    assert added.keys() == told.keys()
+    for identity, one in added.items():
+        found, real = Snapshot.of(one), told[identity]
+        assert replace(found, time=real.time, short_id=real.short_id) == real
+        assert timedelta(0) <= real.time - found.time < timedelta(seconds=5)
+    assert ids(known.all(exact=True)) == set(told)
+
+
+def test_a_commit_hides_no_snapshot_that_another_has_made(home: Home) -> None:
+    cache, command = str(home.path / "elsewhere"), home.restic.command
+    other = Repository(Restic(home.restic.repository, home.restic.password_file, cache_dir=cache, command=command))
+    other_id = other.commit(str(home.path / "staging"), ["file"], TAGS).snapshot_id
+    home.commit()
+    assert home.known() is None
+    assert other_id in {each.id for each in home.repository.snapshots("p")}
+
+
+def test_by_its_time_a_snapshot_is_asked_for(home: Home) -> None:
+    home.restic.password_file = str(home.path / "missing")
+    assert home.repository.resolve("latest", "p", ask=False)
+    with pytest.raises(StackError, match="password_file"):
+        home.repository.resolve("2030-01-01 10:00", "p", ask=False)
+
+
 def test_what_is_known_is_what_restic_says(home: Home) -> None:
+    home.forget_what_is_known()
     assert home.known() is None
     asked = home.repository.resolve("latest", "p")
     assert home.known() == {path.name for path in home.snapshots.iterdir()}
@@ -68,6 +108,7 @@ def test_what_is_known_is_what_restic_says(home: Home) -> None:
 def test_a_new_a_removed_and_a_damaged_snapshot_are_noticed(home: Home) -> None:
     first = home.repository.snapshots("p")[0]
     newest = home.commit()
+    home.forget_what_is_known()
     assert home.known() is None
     assert home.repository.resolve("latest", "p", ask=False).id == newest
 

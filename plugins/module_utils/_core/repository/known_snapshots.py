@@ -21,29 +21,34 @@ from .restic import Restic
 
 _FORMAT = 1
 _MOST = 10_000  # files that are read to see whether they are whole
+_ABOUT = "time_is_about"  # in what is kept of a snapshot
 
 
 class KnownSnapshots:
-    """What restic has said of the snapshots of one repository; kept in restic's cache directory of this host."""
+    """What restic has said of the snapshots of one repository, and of those that this host has added since; kept in
+    restic's cache directory of this host.
+    """
 
     def __init__(self, restic: Restic):
         self._repository = restic.local_path
         self._cache_dir = restic.cache_dir
 
-    def all(self) -> list[dict[str, Any]] | None:
-        """Each snapshot as restic told it, or None where it has to be asked: one is new or damaged, or none is kept."""
+    def all(self, exact: bool = False) -> list[dict[str, Any]] | None:
+        """Each snapshot as restic told it, or None where it has to be asked: one is new or damaged, or none is kept.
+
+        exact: None also where a time is only known to be about right, see add().
+        """
         path = self._path()
         if path is None or self._repository is None:
             return None
         try:
-            with open(path, encoding="utf-8") as file:
-                kept = json.load(file)
-            if kept["format"] != _FORMAT:
-                return None
-            names = os.listdir(os.path.join(self._repository, "snapshots"))
+            kept = _read(path)
+            names = self._names()
             if len(names) > _MOST:
                 return None
-            found = [dict(kept["snapshots"][name]) for name in names]
+            found = [dict(kept[name]) for name in names]
+            if exact and any(_ABOUT in one for one in found):
+                return None
             return found if all(map(self._is_whole, names)) else None
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
@@ -51,15 +56,27 @@ class KnownSnapshots:
     def keep(self, told: Sequence[Mapping[str, Any]]) -> None:
         """Remember what restic said of all snapshots of the repository; what cannot be written is asked for again."""
         path = self._path()
+        if path is not None:
+            with suppress(OSError, LookupError):
+                _write(path, {str(one["id"]): one for one in told})
+
+    def add(self, made: Mapping[str, Any]) -> None:
+        """Remember one snapshot that this host has just made, as restic would tell it: id, time, tags, hostname, paths.
+
+        restic 0.14 does not tell the time that it gave it: that here lies within the same run, so no order is wrong.
+        """
+        path = self._path()
         if path is None:
             return
+        kept: dict[str, Any] = {}
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            kept = _read(path)
         with suppress(OSError, LookupError):
-            text = json.dumps({"format": _FORMAT, "snapshots": {str(one["id"]): dict(one) for one in told}})
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            new = f"{path}.{os.getpid()}"
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-                file.write(text)
-            os.replace(new, path)
+            there = {name: kept[name] for name in self._names() if name in kept}
+            _write(path, {**there, str(made["id"]): {**made, _ABOUT: True}})
+
+    def _names(self) -> list[str]:
+        return os.listdir(os.path.join(str(self._repository), "snapshots"))
 
     def _path(self) -> str | None:
         """Named by the repository's own configuration, which differs in every one, also at the same place."""
@@ -72,6 +89,24 @@ class KnownSnapshots:
 
     def _is_whole(self, name: str) -> bool:
         return self._repository is not None and _digest(os.path.join(self._repository, "snapshots", name)) == name
+
+
+def _read(path: str) -> dict[str, Any]:
+    """{id: snapshot}; raises ValueError and the like for what is none of ours."""
+    with open(path, encoding="utf-8") as file:
+        kept = json.load(file)
+    if kept["format"] != _FORMAT:
+        raise ValueError(path)
+    return dict(kept["snapshots"])
+
+
+def _write(path: str, snapshots: Mapping[str, Any]) -> None:
+    text = json.dumps({"format": _FORMAT, "snapshots": snapshots})
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    new = f"{path}.{os.getpid()}"
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(text)
+    os.replace(new, path)
 
 
 def _digest(path: str) -> str:

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import StackError
@@ -105,7 +105,7 @@ class Repository(Restoring):
 
         ask: also where this host knows the list, so that a wrong password is told at once.
         """
-        known = None if ask else KnownSnapshots(self.restic).all()
+        known = None if ask else KnownSnapshots(self.restic).all(exact=_moment(text.strip()) is not None)
         snapshots = self.snapshots() if known is None else _ours(known, [])
         try:
             return choose(snapshots, text, project, self.restic.shown, socket.gethostname())
@@ -153,6 +153,7 @@ class Repository(Restoring):
                 progress(message.get("bytes_done", 0), message.get("total_bytes", 0))
 
         before = self._identity()
+        begun = datetime.now(timezone.utc).astimezone()
         output = self.restic.call(
             *arguments,
             "--",
@@ -174,8 +175,11 @@ class Repository(Restoring):
                 f"again, and "
                 "back up again."
             )
+        full = self._full_id(short)
+        made = {"id": full, "time": begun.isoformat(), "tags": list(tags), "hostname": socket.gethostname()}
+        KnownSnapshots(self.restic).add({**made, "paths": [os.path.join(staging, name) for name in names]})
         return Commit(
-            snapshot_id=self._full_id(short),
+            snapshot_id=full,
             bytes_read=summary.get("total_bytes_processed", 0),
             bytes_stored=summary.get("data_added_packed", summary.get("data_added", 0)),
             files=summary.get("total_files_processed", 0),
@@ -324,7 +328,7 @@ def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where:
                     f"give the project {foreign[0].project}."
                 )
             moment = _moment(text)
-            found = [each for each in whole if moment and each.time <= moment][-1:]
+            found = [each for each in whole if moment and each.time.replace(microsecond=0) <= moment][-1:]
         elif len(found) > 1:
             raise StackError(f"snapshot {text} fits {len(found)} snapshots: give more digits of the id.")
     if found:
