@@ -110,8 +110,8 @@ def capture(
 
     freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, *timeouts, last)
     try:
-        if way.name != "single" and not all(mirror.is_warm() for mirror in mirrors):
-            found.read_before = pre_copy(mirrors)
+        if way.name != "single":
+            found.read_before = pre_copy([mirror for mirror in mirrors if not mirror.is_warm()])
         found.before = witness()
         with freeze:
             for key, mirror in frozen.items():

@@ -17,9 +17,12 @@ from ..errors import StackError
 
 KNOWN = ("ext4", "xfs", "btrfs")
 """File systems on which a flush write-protects dirty pages, so that every later store moves the file's times."""
+EACH = ("ext4", "xfs")
+"""Those on which flushing one file does the same for it; btrfs may leave compressed pages to a thread of its own."""
 
 MARGIN_S = 2.0
 FICLONE = 0x40049409  # linux/fs.h
+_WRITE, _WAIT = 2, 1 | 4  # SYNC_FILE_RANGE_…, linux/fs.h: begin to write; wait before and after
 _STEP_S = 1.0  # a clock that was set by less than this is covered by the margin
 
 
@@ -45,12 +48,31 @@ def sync_filesystem(path: str) -> float:
     return started
 
 
-class Flush:
-    """A completed flush, and whether file times can still be compared with the time it began."""
+def write_out(file: int, wait: bool = True) -> None:
+    """Write the dirty pages of one open file out, without its metadata; wait: until that is done.
 
-    def __init__(self, path: str):
+    Raises OSError where writing failed.
+    """
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    whole = ctypes.c_longlong(0)  # from the beginning; and a length of 0 is to the end
+    if library.sync_file_range(file, whole, whole, _WRITE | (_WAIT if wait else 0)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+class Flush:
+    """A completed flush, and whether file times can still be compared with the time it began.
+
+    each: only the moment is taken, and each file is flushed right before it is read, which is for who reads to do.
+    """
+
+    def __init__(self, path: str, each: bool = False):
+        self.each = each
         self._offset = _clock_offset()
-        self._before_ns = int((sync_filesystem(path) - MARGIN_S) * 1e9)
+        started = time.time() if each else sync_filesystem(path)
+        self._before_ns = int((started - MARGIN_S) * 1e9)
 
     def covers(self, about: os.stat_result) -> bool:
         """Whether what has these times, and was looked at after the flush, cannot change without moving them.

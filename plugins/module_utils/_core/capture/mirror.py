@@ -6,7 +6,8 @@
 
 The rule: an entry may be skipped only if its inode, size, mtime and ctime are those of when it was last read, AND both
 times are older (2 s) than the start of a flush that was complete before it was read. A store through a shared mmap to a
-page that is dirty already moves no time; the flush makes pages clean, so that any later store moves them.
+page that is dirty already moves no time; the flush makes pages clean, so that any later store moves them. A live pass
+flushes each file that it reads, where that is enough: flushing the file system would write the copy out as well.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..errors import StackError
 from ..filesystem import MountTable, real_path
 from ..sizes import measure
 from . import index
-from .durable import KNOWN, Flush
+from .durable import EACH, KNOWN, Flush
 from .index import Directory
 from .passing import Pass, PassReport, Rules, mounted
 from .tree import Place, differences, open_directory, opened, remove, shown
@@ -56,7 +57,9 @@ class Mirror:
         self._index_file = index_file
         self._trash = f"{index_file}.removed"
         self._clone = clone
-        self._compare = compare or self._mounts.of(self.source).type not in KNOWN
+        filesystem = self._mounts.of(self.source).type
+        self._compare = compare or filesystem not in KNOWN
+        self._each = filesystem in EACH
         self._excluded = frozenset(excluded)
         self._on_bytes = on_bytes
         self._root: Directory | None = None
@@ -69,7 +72,7 @@ class Mirror:
         return self._root is not None and self._root.is_known()
 
     def flush(self) -> None:
-        """Load the index, look through the copy, and write the source's dirty pages out: the work before a freeze.
+        """Load the index, look through the copy, and write all dirty pages out: before a freeze that no pass precedes.
 
         Raises StackError for a source that is no directory or has something mounted inside.
         """
@@ -81,7 +84,8 @@ class Mirror:
 
         Raises StackError naming a file that cannot be read or written for another reason.
         """
-        self.flush()
+        self._prepare()
+        self._flush = Flush(self.source, self._each)
         return self._pass(frozen=False, budget=None)
 
     def frozen_pass(self, budget: float | None = None) -> PassReport:

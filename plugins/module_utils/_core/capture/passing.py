@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..errors import StackError
 from .copying import clone_data, copy_data, copy_metadata, copy_special, same_data
-from .durable import Flush
+from .durable import Flush, write_out
 from .index import Directory, Signature, signature
 from .tree import Place, open_directory, open_file, opened, shown
 
@@ -182,7 +182,7 @@ class Pass:
                 found = self._regular(source, place, known, name, path)
             else:
                 self._special(source, place, known, name, found)
-            known.entries[name] = self._vouch(found)
+            known.entries[name] = self._vouch(found) if self._is_flushed() else None
         if linked:
             self._links[found.st_ino] = place.path(name)
 
@@ -204,6 +204,8 @@ class Pass:
             about = os.fstat(ours)
             if not stat.S_ISREG(about.st_mode):
                 raise _VanishedError
+            if self._rules.flush and self._rules.flush.each and not self._rules.frozen:
+                write_out(ours)
             with opened(self._open_target(place, known, name)) as theirs:
                 if self._rules.clone:
                     clone_data(ours, theirs, about, os.fstat(theirs))
@@ -269,6 +271,10 @@ class Pass:
     def _vouch(self, about: os.stat_result) -> Signature | None:
         flush = self._rules.flush
         return signature(about) if flush and flush.covers(about) else None
+
+    def _is_flushed(self) -> bool:
+        """Whether what has just been read was flushed before: not where each file has to be, and the window is open."""
+        return not (self._rules.frozen and self._rules.flush and self._rules.flush.each)
 
     def _in_time(self) -> None:
         if time.monotonic() > self._rules.deadline:
