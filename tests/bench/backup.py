@@ -87,7 +87,7 @@ class Case:
             for place in self.stack.places.values():
                 shutil.rmtree(place)
             call("cp", "--archive", "--sparse=always", *map(str, (seed / "volumes").iterdir()), str(self.data))
-        call("sync", "--file-system", str(self.mount))
+        self.settle()
         self.stack.up()
 
     def measure(self) -> Row:
@@ -99,13 +99,11 @@ class Case:
             say(f"{self.system.kind}, {row['size_bytes'] / 1e9:.2f} GB of data")
             restarts = [writer.outage(self.stack.restart)[0]]
             row["stop_tar_start_s"] = self.stop_tar_start(writer)
-            row["restic_backup_s"] = self.restic_backup("init", "backup")
-            row["backup_s"] = self.backup()
+            row.update(self.first_backups())
             row.update(self.deltas())
             row["stop_rsync_start_s"] = self.stop_rsync_start(writer)
-            row["restic_restore_s"] = self.restic_restore()
             restarts.append(writer.outage(self.stack.restart)[0])
-            row.update(self.restore(writer))
+            row.update(self.restores(writer))
             restarts.append(writer.outage(self.stack.restart)[0])
             row["stack_restart_s"] = statistics.median(restarts)
             row["freeze_s"] = max(self.freezes)
@@ -115,6 +113,10 @@ class Case:
         finally:
             writer.stop()
 
+    def settle(self) -> None:
+        """What somebody else has left to be written is no burden for who is measured next."""
+        call("sync", "--file-system", str(self.mount))
+
     def core(self, verb: str, **options: Any) -> tuple[float, dict[str, Any]]:
         """Seconds and result of one run of our core, in a process of its own."""
         same = {
@@ -123,6 +125,7 @@ class Case:
         }  # fmt: skip
         asked = json.dumps({"verb": verb, "options": {**same, **options}})
         command = [sys.executable, str(ROOT / "tests/bench/core_run.py")]
+        self.settle()
         seconds, done = timed(
             lambda: subprocess.run(command, input=asked, capture_output=True, text=True, check=False, cwd=ROOT)
         )
@@ -149,23 +152,51 @@ class Case:
     def restic_backup(self, *verbs: str) -> float:
         """Bare restic on the live directories: its speed is compared, what it reads there would not be one instant."""
         targets = {"backup": VOLUMES}
+        self.settle()
         seconds = timed(lambda: [self.restic(verb, *targets.get(verb, ())) for verb in verbs])[0]
         say(f"restic {' and '.join(verbs)} {seconds:.2f} s")
         return seconds
 
-    def deltas(self) -> dict[str, float]:
-        """Medians after 1 % of change, ours and bare restic by turns in changing order."""
-        ours, bare = [], []
+    def first_backups(self) -> dict[str, float]:
+        """Medians of first backups, ours and bare restic's by turns in changing order; the last ones are kept."""
+
+        def bare() -> float:
+            self.system.give_back(*(path for path in (self.mount / "bare", self.mount / "cache") if path.exists()))
+            return self.restic_backup("init", "backup")
+
+        def ours() -> float:
+            self.forget_ours()
+            return self.backup()
+
+        return self.by_turns("restic_backup_s", bare, "backup_s", ours)
+
+    def by_turns(self, bare: str, its: Callable[[], float], name: str, our: Callable[[], float]) -> dict[str, float]:
+        """Medians in seconds: who comes first may find more of the memory or of the disk ready."""
+        found: dict[str, list[float]] = {bare: [], name: []}
         for number in range(ROUNDS):
-            self.contents.change()
-            call("sync", "--file-system", str(self.mount))
-            if number % 2:
-                bare.append(self.restic_backup("backup"))
-            ours.append(self.backup())
-            if not number % 2:
-                bare.append(self.restic_backup("backup"))
-        self.details.update(ours=ours, bare=bare)
-        return {"backup_delta_s": statistics.median(ours), "restic_delta_s": statistics.median(bare)}
+            for key, run in [(bare, its), (name, our)][:: -1 if number % 2 else 1]:
+                found[key].append(run())
+        self.details.update(found)
+        return {key: statistics.median(values) for key, values in found.items()}
+
+    def forget_ours(self) -> None:
+        """As if we had never made a backup here."""
+        self.system.give_back(*(path for path in (self.mount / "ours", self.mount / "state") if path.exists()))
+
+    def deltas(self) -> dict[str, float]:
+        """Medians of backups after 1 % of change, which both find: whoever comes second has no other change."""
+        changed = [False]
+
+        def after_change(run: Callable[[], float]) -> float:
+            changed[0] = not changed[0]
+            if changed[0]:
+                self.contents.change()
+            return run()
+
+        return self.by_turns(
+            "restic_delta_s", lambda: after_change(lambda: self.restic_backup("backup")),
+            "backup_delta_s", lambda: after_change(self.backup),
+        )  # fmt: skip
 
     def stop_tar_start(self, writer: Writer) -> float:
         archive = self.mount / "volumes.tar.gz"
@@ -188,17 +219,26 @@ class Case:
 
     def restic_restore(self) -> float:
         target = self.mount / "bare-restored"
+        self.settle()
         seconds = timed(lambda: self.restic("restore", "latest", "--target", str(target)))[0]
         self.system.give_back(target)
         say(f"restic restore {seconds:.2f} s")
         return seconds
 
-    def restore(self, writer: Writer) -> dict[str, float]:
+    def restores(self, writer: Writer) -> dict[str, float]:
         """Ours in place, without the safety capture: the downtime as the writer sees it, and all the rest."""
-        outage, (seconds, result) = writer.outage(lambda: self.core("restore", force=True, safety=False))
-        say(f"restore {seconds:.2f} s, of it down {result['downtime_s']:.2f} s, as seen {outage:.2f} s")
-        self.details["restore_total_s"] = seconds
-        return {"restore_s": seconds - result["downtime_s"], "restore_downtime_s": outage}
+        outages: list[float] = []
+
+        def ours() -> float:
+            outage, (seconds, result) = writer.outage(lambda: self.core("restore", force=True, safety=False))
+            say(f"restore {seconds:.2f} s, of it down {result['downtime_s']:.2f} s, as seen {outage:.2f} s")
+            outages.append(outage)
+            rest: float = seconds - result["downtime_s"]
+            return rest
+
+        found = self.by_turns("restic_restore_s", self.restic_restore, "restore_s", ours)
+        self.details["outages"] = outages
+        return {**found, "restore_downtime_s": statistics.median(outages)}
 
 
 KEYS = (

@@ -125,7 +125,7 @@ class MeasuredStack(LiveStack):
         config = super()._compose()
         for name, test in CHECKS.items():
             config["services"][name]["healthcheck"] = {
-                "test": ["CMD", *test], "interval": "1s", "timeout": "5s", "retries": 60, "start_period": "120s"
+                "test": ["CMD", *test], "interval": "500ms", "timeout": "5s", "retries": 120, "start_period": "120s"
             }  # fmt: skip
         config["services"]["qdrant"]["ports"] = [f"127.0.0.1:{QDRANT_PORT}:6333"]
         config["services"]["neo4j"]["ports"] = [f"127.0.0.1:{NEO4J_PORT}:7474"]

@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How old the newest snapshot is: of this host's own, as a restore chooses latest."""
+"""Which snapshot is the newest, and which a time names: of this host's own, as a restore chooses them."""
 
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.snapshots import snapshots_info
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository, choose
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
-from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot, iso
 
 HERE, NOW = socket.gethostname(), datetime.now(UTC)
 
@@ -61,3 +62,10 @@ def test_of_the_host_that_is_asked_for() -> None:
     found = snapshots_info(there, None, "p", manifests=False, host="other")
     assert found["newest_age_s"] == age_s(1)
     assert snapshots_info(there, None, "p", manifests=False, host="third")["newest_age_s"] is None
+
+
+def test_a_time_as_it_is_listed_names_its_own_snapshot() -> None:
+    """Times are shown in whole seconds, and snapshots are made between them."""
+    there = [replace(each, time=each.time.replace(microsecond=700)) for each in (snapshot(9, HERE), snapshot(5, HERE))]
+    assert choose(there, iso(there[0].time), "p", "/", HERE) == there[0]
+    assert choose(there, iso(there[1].time), "p", "/", HERE) == there[1]

@@ -26,7 +26,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository, choose
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
-from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot, iso
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot
 
 ID = "1bb7fd9b247d1e5fb2c3bf37726033dc8ab9c54f1ab0f3210687b7c3f7d59ef7"
 FAKE = """#!/bin/sh
@@ -216,12 +216,6 @@ THERE = [snapshot(1), snapshot(2, "weekly"), snapshot(3), snapshot(4, "safety"),
 )
 def test_the_snapshot_that_is_meant(text: str, number: int) -> None:
     assert choose(THERE, text, "p", "/r") == snapshot(number, *THERE[number - 1].tags[2:])
-
-
-def test_a_time_as_it_is_listed_names_its_own_snapshot() -> None:
-    """Times are shown in whole seconds, and snapshots are made between them."""
-    some = [replace(each, time=each.time + timedelta(milliseconds=700)) for each in THERE]
-    assert choose(some, iso(some[1].time), "p", "/r") == some[1]
 
 
 def test_a_snapshot_of_some_volumes_is_only_the_latest_where_there_is_no_other() -> None:

@@ -33,9 +33,9 @@ def copy_data(source: int, target: int, about: os.stat_result, old: os.stat_resu
         os.ftruncate(target, size)
     used = min(old.st_size, size)  # only below this can the target hold what must become a hole
     while position < size:
-        begin, end = _next_data(source, position, size)
+        begin, end = next_data(source, position, size)
         if position < begin and position < used:
-            _dig(target, position, min(begin, used) - position)
+            dig(target, position, min(begin, used) - position)
         while begin < end:
             count = step(source, target, min(CHUNK, end - begin), begin)
             if not count and step is _in_kernel:  # some file systems answer 0 for what the kernel cannot copy there
@@ -54,8 +54,8 @@ def copy_data(source: int, target: int, about: os.stat_result, old: os.stat_resu
     return copied
 
 
-def _next_data(source: int, position: int, size: int) -> tuple[int, int]:
-    """The next range that is not a hole, as (begin, end); (size, size) after the last."""
+def next_data(source: int, position: int, size: int) -> tuple[int, int]:
+    """The next range of the open file that is not a hole, as (begin, end) in bytes; (size, size) after the last."""
     try:
         begin = os.lseek(source, position, os.SEEK_DATA)
         end = os.lseek(source, begin, os.SEEK_HOLE)
@@ -81,8 +81,8 @@ def _by_hand(source: int, target: int, count: int, offset: int) -> int:
     return os.pwrite(target, os.pread(source, min(count, _BUFFER), offset), offset)
 
 
-def _dig(target: int, offset: int, length: int) -> None:
-    """Turn a range of the file into a hole; where that is not supported, into zeros."""
+def dig(target: int, offset: int, length: int) -> None:
+    """Turn a range (bytes) of the open file into a hole; where that is not supported, into zeros."""
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
@@ -110,8 +110,8 @@ def same_data(source: int, target: int, tell: Callable[[int], None]) -> bool:
     ours, theirs = bytearray(_BUFFER), bytearray(_BUFFER)
     position = 0
     while position < size:
-        begin = min(_next_data(source, position, size)[0], _next_data(target, position, size)[0])
-        end = max(_next_data(source, position, size)[1], _next_data(target, position, size)[1])
+        begin = min(next_data(source, position, size)[0], next_data(target, position, size)[0])
+        end = max(next_data(source, position, size)[1], next_data(target, position, size)[1])
         while begin < end:
             count = os.preadv(source, [ours], begin)
             if count != os.preadv(target, [theirs], begin) or not count or ours != theirs:

@@ -18,10 +18,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..capture.copying import next_data
 from ..errors import StackError
 from .inside import Inside, is_plain
 
-FORMAT = 1
+FORMAT = 2  # 1 had no holes
+_MOST_HOLES = 1000  # of a file; the restore finds those of one with more by itself
 _KINDS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "dir",
@@ -39,7 +41,8 @@ NO_XATTRS: dict[str, bytes] = {}
 class Entry:
     """path: relative to the volume's root, "" for the root itself. kind: file, dir, link, fifo, socket, block, char.
 
-    size: bytes (files). allocated: bytes on disk of a file with holes, else -1. mtime_ns. target: of a symbolic link.
+    size: bytes (files). allocated: bytes on disk of a file with holes, else -1. holes: (offset, length) of each, in
+    bytes; () where there are too many, and in what only looks at an entry. mtime_ns. target: of a symbolic link.
     group: number that the names of one file (hard links) share, 0 for a single name. rdev: of a device. xattrs:
     {name: bytes}, ACLs are among them.
     """
@@ -55,6 +58,7 @@ class Entry:
     group: int = 0
     rdev: int = 0
     allocated: int = -1
+    holes: Sequence[tuple[int, int]] = ()
     xattrs: dict[str, bytes] = field(default_factory=dict)
 
     def to_line(self, key: str) -> str:
@@ -67,7 +71,7 @@ class Entry:
             "gid": self.gid,
             "mtime_ns": self.mtime_ns,
         }
-        for name in ("size", "target", "group", "rdev"):
+        for name in ("size", "target", "group", "rdev", "holes"):
             if getattr(self, name):
                 found[name] = getattr(self, name)
         if self.allocated >= 0:
@@ -78,8 +82,12 @@ class Entry:
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Entry:
-        values = {key: value for key, value in found.items() if key not in ("volume", "xattrs")}
-        return cls(**values, xattrs={name: base64.b64decode(value) for name, value in found.get("xattrs", {}).items()})
+        values = {key: value for key, value in found.items() if key not in ("volume", "xattrs", "holes")}
+        holes = [(int(offset), int(length)) for offset, length in found.get("holes", ())]
+        if any(offset < 0 or length < 1 for offset, length in holes):
+            raise ValueError("a hole outside of its file")
+        xattrs = {name: base64.b64decode(value) for name, value in found.get("xattrs", {}).items()}
+        return cls(**values, holes=holes, xattrs=xattrs)
 
 
 def entry_of(place: str, path: str, about: os.stat_result) -> Entry:
@@ -99,6 +107,24 @@ def entry_of(place: str, path: str, about: os.stat_result) -> Entry:
         allocated=allocated if kind == "file" and allocated < about.st_size else -1,
         xattrs=xattrs_of(place),
     )
+
+
+def holes_of(place: str) -> list[tuple[int, int]]:
+    """(offset, length) in bytes of each hole of a file; [] of one with very many. Raises OSError."""
+    found: list[tuple[int, int]] = []
+    handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        size, at = os.fstat(handle).st_size, 0
+        while at < size:
+            begin, end = next_data(handle, at, size)
+            if begin > at:
+                found.append((at, begin - at))
+            if len(found) > _MOST_HOLES:
+                return []
+            at = end
+    finally:
+        os.close(handle)
+    return found
 
 
 def xattrs_of(place: str) -> dict[str, bytes]:
@@ -140,6 +166,8 @@ def write(root: str, keys: Sequence[str], file: str) -> int:
                     entry = entry_of(place, path, about)
                     if about.st_nlink > 1 and entry.kind != "dir":
                         entry.group = groups.setdefault((about.st_dev, about.st_ino), len(groups) + 1)
+                    if entry.allocated >= 0:
+                        entry.holes = holes_of(place)
                     out.write(entry.to_line(key) + "\n")
                     count += 1
             out.write(json.dumps({"entries": count}) + "\n")

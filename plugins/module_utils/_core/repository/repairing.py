@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 
 from ..errors import StackError
+from .holes import Digging, NotZeroError
 from .inside import Inside, changed
 from .listing import FILE_TYPES, Entry, differences, differences_of, entries_below, entry_of, show
 
 _SHOWN = 5
-_DIG_FROM = 65536  # bytes; less is not worth it, and file systems count differently
-_AT_ONCE = 4  # files whose zeros are looked for
 _CHUNK = 1 << 20
 _LINKING = ".openmemory-stack.linking"  # a name for a moment
 
@@ -42,7 +40,7 @@ def repair(root: str, listing: str, key: str, under: str = "") -> list[str]:
                     done += [f"{show(at)}: {what}" for what in _repair_one(tree, entry, leaders, digging)]
                     if entry.kind == "dir":
                         directories.append(entry)
-            for entry in digging.done:  # a write, which digging is, takes capabilities away and moves times
+            for entry in digging.later:  # a write, which digging is, takes capabilities away and moves times
                 at = entry.path
                 _set_metadata(tree.place(at), entry)
             for entry in reversed(directories):  # what was made in it moved its time
@@ -50,15 +48,20 @@ def repair(root: str, listing: str, key: str, under: str = "") -> list[str]:
                 _set_time(tree.place(at), entry)
     except OSError as error:
         raise StackError(f"The restored copy cannot be made exact: {show(at)} ({error.strerror}).") from error
+    except NotZeroError:
+        raise _not_captured(key, f"{show(at)}: data where a hole was") from None
     left = differences(root, listing, key, under)
     if left:
         more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-        raise StackError(
-            f"The restored copy of {key} is not what was captured: {'; '.join(left[:_SHOWN])}{more}. Nothing was "
-            f"put in "
-            "place; take another snapshot, and check the repository."
-        )
+        raise _not_captured(key, f"{'; '.join(left[:_SHOWN])}{more}")
     return done
+
+
+def _not_captured(key: str, what: str) -> StackError:
+    return StackError(
+        f"The restored copy of {key} is not what was captured: {what}. Nothing was put in place; take another "
+        "snapshot, and check the repository."
+    )
 
 
 def _repair_one(tree: Inside, entry: Entry, leaders: dict[int, str], digging: Digging) -> list[str]:
@@ -130,51 +133,6 @@ def _same_contents(tree: Inside, one: str, other: str) -> bool:
                 return False
             if not chunk:
                 return True
-
-
-class Digging:
-    """Zeros become holes again in files that had some, where restic (before 0.15) wrote them: several files at a time,
-    as each is read as a whole. On leaving all is done; the files in done want their metadata again.
-    """
-
-    def __init__(self, tree: Inside):
-        self._tree = tree
-        self._running: list[tuple[subprocess.Popen[bytes], int]] = []
-        self.done: list[Entry] = []
-
-    def __enter__(self) -> Digging:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        while self._running:
-            self._end_first()
-
-    def begin(self, entry: Entry) -> bool:
-        """Whether the file needs it; raises OSError."""
-        about = os.lstat(self._tree.place(entry.path))
-        few = about.st_blocks * 512 <= entry.allocated + _DIG_FROM
-        if entry.allocated < 0 or not stat.S_ISREG(about.st_mode) or few:
-            return False
-        if len(self._running) >= _AT_ONCE:
-            self._end_first()
-        handle = self._tree.open(entry.path, os.O_RDWR)
-        try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise changed(entry.path)
-            command = ["fallocate", "--dig-holes", "--", f"/proc/self/fd/{handle}"]
-            nothing = subprocess.DEVNULL
-            started = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, pass_fds=[handle])
-        except BaseException:
-            os.close(handle)
-            raise
-        self._running.append((started, handle))
-        self.done.append(entry)
-        return True
-
-    def _end_first(self) -> None:
-        started, handle = self._running.pop(0)
-        started.wait()
-        os.close(handle)
 
 
 def _set_metadata(place: str, entry: Entry) -> list[str]:

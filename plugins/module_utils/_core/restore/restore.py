@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -123,13 +124,12 @@ class _Restore:
         self._fetch()
         journal.phase("check")
         if not self.request.path:
-            self.verdict.check()
+            self._check()
             self.verdict.set_password()
             self.verdict.probe()
         safety = self._safety()
         progress.phase("sync")
-        for target in plan.targets:
-            sync_filesystem(target.beside(self.record.id))
+        self._write_out()
         downtime = self.exchange.run(
             self._swaps,
             self.request.start,
@@ -197,6 +197,17 @@ class _Restore:
             )
         else:
             fetch.fetch(self.repository, plan.snapshot, plan.targets, self.record.id, self.progress)
+
+    def _check(self) -> None:
+        """Most of the writing out takes place meanwhile."""
+        with ThreadPoolExecutor(1) as pool:
+            written = pool.submit(self._write_out)
+            self.verdict.check()
+        written.result()
+
+    def _write_out(self) -> None:
+        for target in self.plan.targets:
+            sync_filesystem(target.beside(self.record.id))
 
     def _safety(self) -> str | None:
         if not self.request.safety:
