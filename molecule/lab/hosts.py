@@ -27,13 +27,14 @@ CAPABILITIES = (
 VOLUMES = {"docker": "/var/lib/docker", "srv": "/srv"}
 
 
-# What is frozen takes no signal, and the engine waits in vain for the end of a host with a paused container in it. By the
-# freezer, since the nested engine may be dead.
+# What is frozen takes no signal, and the engine waits in vain for the end of a host with a paused container in it. The
+# freezers are opened without the nested engine, which may be dead.
 _THAW = """
 cd /var/lib/docker/containers 2>/dev/null || exit 0
 for one in *; do
-  find /sys/fs/cgroup -path "*$one*" -name freezer.state 2>/dev/null | while read -r file; do echo THAWED > "$file"; done
-  find /sys/fs/cgroup -path "*$one*" -name cgroup.freeze 2>/dev/null | while read -r file; do echo 0 > "$file"; done
+  find /sys/fs/cgroup -path "*$one*" '(' -name freezer.state -o -name cgroup.freeze ')' 2>/dev/null
+done | while read -r file; do
+  case "$file" in *freezer.state) echo THAWED > "$file";; *) echo 0 > "$file";; esac
 done
 """
 

@@ -119,7 +119,7 @@ class FileSystem:
 
 
 class MeasuredStack(LiveStack):
-    """The project with health checks; every second, so that no waiting for a check lengthens what others take."""
+    """The project with health checks; twice a second, so that no waiting for a check lengthens what others take."""
 
     def _compose(self) -> dict[str, Any]:
         config = super()._compose()

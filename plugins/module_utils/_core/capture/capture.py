@@ -17,6 +17,7 @@ from ..operation.journal import Journal
 from ..operation.places import Places
 from ..operation.progress import Progress
 from ..restore.swap import is_hidden  # old data that a restore keeps inside a mount point
+from .durable import sync_filesystem
 from .freeze import Freeze
 from .mirror import Mirror, PassReport
 from .plan import CapturePlan, PlannedVolume, refuse_others
@@ -25,6 +26,7 @@ from .way import Way
 
 _MOST_LIVE_PASSES = 4
 _SHORT_WAIT_S = 0.1  # after the last pass
+_WRITE_OUT_FROM = 256 << 20  # bytes that a pass has copied
 _SHORT_PASS_S = 1.0  # what is written meanwhile is little, and another pass costs as much again
 
 
@@ -89,9 +91,11 @@ def capture(
     def last() -> None:
         """What the witness and the guard took time for is copied too; sharing blocks first writes out what is dirty."""
         if way.name == "single":
+            flush(mirrors)
+            flushed = time.monotonic()
             ready()
-            for mirror in mirrors:
-                mirror.flush()
+            if time.monotonic() - flushed > _SHORT_WAIT_S:
+                flush(mirrors)
         else:
             asked = time.monotonic()
             found.read_before += pre_copy(mirrors)
@@ -139,14 +143,25 @@ def _mirror(volume: PlannedVolume, way: Way, staging: Staging, settings: Capture
     )
 
 
+def flush(mirrors: list[Mirror]) -> None:
+    """The work before a window without a pass."""
+    for mirror in mirrors:
+        mirror.flush()
+
+
 def pre_copy(mirrors: list[Mirror]) -> int:
     """Pass after pass, until one is short or passes stop helping; returns the bytes read.
 
-    A whole copy is made before the census and the guard; what changed since the last backup only after them.
+    A whole copy is made before the census and the guard; what changed since the last backup only after them. A large
+    copy is written out at once: with much waiting to be written, the kernel lets whoever writes next wait, and that
+    would be the window.
     """
     total, before = 0, None
     for _number in range(_MOST_LIVE_PASSES):
         reports = [mirror.live_pass() for mirror in mirrors]
+        for mirror, report in zip(mirrors, reports):
+            if report.bytes_read > _WRITE_OUT_FROM:
+                sync_filesystem(mirror.target)
         read = sum(report.bytes_read for report in reports)
         total += read
         if sum(report.seconds for report in reports) <= _SHORT_PASS_S or (before is not None and read > before * 0.7):

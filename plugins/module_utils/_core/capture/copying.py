@@ -123,13 +123,17 @@ def same_data(source: int, target: int, tell: Callable[[int], None]) -> bool:
 
 
 def copy_metadata(source: int, target: int, about: os.stat_result) -> None:
-    """Give the open file or directory target the owner, attributes, mode and times (ns) of source."""
+    """Give the open file or directory target the owner, attributes, mode and times (ns) of source; what is so already
+    is left alone, since each of these moves its ctime.
+    """
     now = os.fstat(target)
     if (now.st_uid, now.st_gid) != (about.st_uid, about.st_gid):
         os.chown(target, about.st_uid, about.st_gid)
     copy_attributes(source, target)
-    os.chmod(target, stat.S_IMODE(about.st_mode))
-    os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))
+    if stat.S_IMODE(os.fstat(target).st_mode) != stat.S_IMODE(about.st_mode):
+        os.chmod(target, stat.S_IMODE(about.st_mode))
+    if os.fstat(target).st_mtime_ns != about.st_mtime_ns:
+        os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
 def copy_attributes(source: int | str, target: int | str) -> None:

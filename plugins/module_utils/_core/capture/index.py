@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Optional
 
 from .tree import open_directory, opened
 
-FORMAT = 1
+FORMAT = 2
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 Signature = tuple[int, int, int, int]  # inode, size in bytes, mtime and ctime in ns, all of the source
@@ -26,18 +26,26 @@ def signature(about: os.stat_result) -> Signature:
 
 
 class Directory:
-    """A directory of the copy: a signature for what is vouched for, None for what is there but has to be read again."""
+    """A directory of the copy: a signature for what is vouched for, None for what is there but has to be read again.
 
-    __slots__ = ("children", "entries", "own")
+    read: signatures of the files that were read and are not vouched for, since they had just changed.
+    """
+
+    __slots__ = ("children", "entries", "own", "read")
 
     def __init__(self, own: Signature | None = None) -> None:
         self.own = own
         self.entries: dict[str, Signature | None] = {}
+        self.read: dict[str, Signature] = {}
         self.children: dict[str, Directory] = {}
 
     def is_known(self) -> bool:
         """Whether anything in it is vouched for."""
         return any(self.entries.values()) or any(child.is_known() for child in self.children.values())
+
+    def has_read(self) -> bool:
+        """Whether it, or a directory below, has files of read."""
+        return bool(self.read) or any(child.has_read() for child in self.children.values())
 
 
 class Bond(NamedTuple):
@@ -63,7 +71,8 @@ def save(file: str, bond: Bond, root: Directory, now_ns: int) -> None:
         out.write(json.dumps([FORMAT, *bond, now_ns]) + "\n")
         for path, directory in _walk("", root):
             known = {name: entry for name, entry in directory.entries.items() if entry}
-            out.write(json.dumps([path, directory.own, known], separators=(",", ":")) + "\n")
+            line = [path, directory.own, known, directory.read]
+            out.write(json.dumps(line, separators=(",", ":")) + "\n")
         out.write('"end"\n')
     os.replace(temporary, file)
 
@@ -89,7 +98,7 @@ def load(file: str, bond: Bond, target: str) -> Directory:
     return root
 
 
-_Known = dict[str, tuple[Optional[Signature], dict[str, Signature]]]
+_Known = dict[str, tuple[Optional[Signature], dict[str, Signature], dict[str, Signature]]]
 
 
 def _read(file: str, bond: Bond) -> tuple[int, _Known]:
@@ -101,8 +110,8 @@ def _read(file: str, bond: Bond) -> tuple[int, _Known]:
         line: Any = None
         for line in map(json.loads, lines):
             if line != "end":
-                path, own, entries = line
-                known[path] = _signature(own), {name: tuple(entry) for name, entry in entries.items()}
+                path, own, entries, read = line
+                known[path] = _signature(own), _signatures(entries), _signatures(read)
         if line != "end":
             return 0, {}
     return int(head[-1]), known
@@ -112,8 +121,14 @@ def _signature(found: Any) -> Signature | None:
     return tuple(found) if found else None
 
 
+def _signatures(found: Any) -> dict[str, Signature]:
+    return {
+        name: (int(inode), int(size), int(mtime), int(ctime)) for name, (inode, size, mtime, ctime) in found.items()
+    }
+
+
 def _look(descriptor: int, path: str, directory: Directory, known: _Known, saved_ns: int) -> None:
-    own, vouched = known.pop(path, (None, {}))
+    own, vouched, read = known.pop(path, (None, {}, {}))
     if own and _untouched(os.fstat(descriptor), own, saved_ns):
         directory.own = own
     inside = []
@@ -127,6 +142,8 @@ def _look(descriptor: int, path: str, directory: Directory, known: _Known, saved
             if wanted and not _untouched(entry.stat(follow_symlinks=False), wanted, saved_ns):
                 wanted = None
             directory.entries[entry.name] = wanted
+            if wanted is None and entry.name in read:  # compared with the source before it is believed
+                directory.read[entry.name] = read[entry.name]
     for name in inside:
         directory.children[name] = child = Directory()
         with opened(open_directory(name, descriptor)) as below:

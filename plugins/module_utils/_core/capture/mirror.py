@@ -74,10 +74,13 @@ class Mirror:
     def flush(self) -> None:
         """Load the index, look through the copy, and write all dirty pages out: before a freeze that no pass precedes.
 
+        What had just changed when it was read the last time is compared.
+
         Raises StackError for a source that is no directory or has something mounted inside.
         """
         self._prepare()
         self._flush = Flush(self.source)
+        self._pass(frozen=False, budget=None, settle=True)
 
     def live_pass(self) -> PassReport:
         """Flush, then copy what may have changed while others write; what vanishes or changes is left to later.
@@ -86,6 +89,7 @@ class Mirror:
         """
         self._prepare()
         self._flush = Flush(self.source, self._each)
+        self._pass(frozen=False, budget=None, settle=True)
         return self._pass(frozen=False, budget=None)
 
     def frozen_pass(self, budget: float | None = None) -> PassReport:
@@ -136,7 +140,7 @@ class Mirror:
         ):
             remove(os.path.basename(self._trash), above)
 
-    def _pass(self, frozen: bool, budget: float | None) -> PassReport:
+    def _pass(self, frozen: bool, budget: float | None, settle: bool = False) -> PassReport:
         begun = time.monotonic()
         if self._root is None or self._bond is None:
             raise StackError(
@@ -160,7 +164,7 @@ class Mirror:
         collected = gc.isenabled()
         gc.disable()  # a pass makes no cycles, and looking for some takes a third of its time
         try:
-            one.run(top, self._root)
+            one.settle(top, self._root) if settle else one.run(top, self._root)
         except OSError as error:
             raise self._cannot(error) from None
         except RecursionError:

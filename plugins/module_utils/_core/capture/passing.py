@@ -73,6 +73,45 @@ class Pass:
         with opened(open_directory(self._rules.source)) as source:
             self._directory(source, os.fstat(source), top, known, "")
 
+    def settle(self, top: Place, known: Directory) -> None:
+        """Vouch for files that had just changed when they were read, and whose copies are right: these are left alone.
+
+        The repository would read again what was written again, even if it is the same. Raises as run() does.
+        """
+        with opened(open_directory(self._rules.source)) as source:
+            self._settle(source, top, known, "")
+
+    def _settle(self, source: int, place: Place, known: Directory, path: str) -> None:
+        for name, was in list(known.read.items()):
+            with suppress(FileNotFoundError, _VanishedError):
+                found = os.lstat(name, dir_fd=source)
+                if signature(found) == was and self._vouch(found):
+                    self._attempt(self._compare, source, place, known, name, found, f"{path}{name}")
+        for name, child in known.children.items():
+            if child.has_read():
+                with suppress(FileNotFoundError, NotADirectoryError), opened(open_directory(name, source)) as inside:
+                    below = Place(name, place)
+                    try:
+                        self._settle(inside, below, child, f"{path}{name}/")
+                    finally:
+                        below.close()
+
+    def _compare(
+        self, source: int, place: Place, known: Directory, name: str, found: os.stat_result, path: str
+    ) -> None:
+        """One file of settle(), whose times are old enough by now."""
+        with opened(_open_source(name, source)) as ours, opened(open_file(name, place.descriptor)) as theirs:
+            self._write_out(ours)
+            if os.fstat(theirs).st_nlink == 1 and same_data(ours, theirs, self._tell):
+                copy_metadata(ours, theirs, found)
+                known.entries[name] = signature(found)
+                del known.read[name]
+
+    def _write_out(self, ours: int) -> None:
+        """Before a file is read, where the flush is one of each file."""
+        if self._rules.flush and self._rules.flush.each and not self._rules.frozen:
+            write_out(ours)
+
     def _directory(self, source: int, about: os.stat_result, place: Place, known: Directory, path: str) -> None:
         """Everything in a directory, then its own metadata, which changes with what is in it."""
         entries, compare = known.entries, self._rules.compare
@@ -183,6 +222,9 @@ class Pass:
             else:
                 self._special(source, place, known, name, found)
             known.entries[name] = self._vouch(found) if self._is_flushed() else None
+            known.read.pop(name, None)
+            if known.entries[name] is None and stat.S_ISREG(found.st_mode):
+                known.read[name] = signature(found)
         if linked:
             self._links[found.st_ino] = place.path(name)
 
@@ -204,8 +246,7 @@ class Pass:
             about = os.fstat(ours)
             if not stat.S_ISREG(about.st_mode):
                 raise _VanishedError
-            if self._rules.flush and self._rules.flush.each and not self._rules.frozen:
-                write_out(ours)
+            self._write_out(ours)
             with opened(self._open_target(place, known, name)) as theirs:
                 if self._rules.clone:
                     clone_data(ours, theirs, about, os.fstat(theirs))
@@ -267,6 +308,7 @@ class Pass:
             known.children.pop(name, None)
             place.clear(name, self._rules.trash)
             del known.entries[name]
+            known.read.pop(name, None)
 
     def _vouch(self, about: os.stat_result) -> Signature | None:
         flush = self._rules.flush

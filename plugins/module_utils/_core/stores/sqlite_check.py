@@ -27,6 +27,7 @@ INTEGRITY_LIMIT = 32 << 20  # bytes: up to here level quick runs integrity_check
 _WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _TRAILER = 16  # bytes after the name of a super-journal: its length, its sum, the magic
 _AHEAD = 1 << 30  # bytes of a database that are read beforehand; more would push each other out of small memories
+_SAMPLES = 64
 _MOST = 10  # findings of one database
 
 
@@ -104,13 +105,26 @@ def opened(file: str, scratch: str) -> Iterator[sqlite3.Connection]:
 def _read_ahead(file: str) -> None:
     """Read a file once from its beginning: a clone has nothing in the page cache, and SQLite reads page by page.
 
-    Measured on XFS with 0.27 GB: the check takes 1.5 s without it.
+    Measured on XFS with 0.27 GB: the check takes 1.5 s without it. A plain copy was just written, and is there.
     """
     with suppress(OSError), open(file, "rb", buffering=0) as stream:
+        if _is_cached(stream.fileno()):
+            return
         left = _AHEAD
         while left > 0:
             read = len(stream.read(1 << 20))
             left = left - read if read else 0
+
+
+def _is_cached(file: int) -> bool:
+    """Whether samples of an open file are in the page cache. Raises OSError where that cannot be told."""
+    size = os.fstat(file).st_size
+    for number in range(_SAMPLES):
+        try:
+            os.preadv(file, [bytearray(1)], number * size // _SAMPLES, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def is_pending(file: str) -> bool:
