@@ -85,7 +85,7 @@ class Entry:
         values = {key: value for key, value in found.items() if key not in ("volume", "xattrs", "holes")}
         holes = [(int(offset), int(length)) for offset, length in found.get("holes", ())]
         if any(offset < 0 or length < 1 for offset, length in holes):
-            raise ValueError("a hole outside of its file")
+            raise ValueError(found["holes"])
         xattrs = {name: base64.b64decode(value) for name, value in found.get("xattrs", {}).items()}
         return cls(**values, holes=holes, xattrs=xattrs)
 
