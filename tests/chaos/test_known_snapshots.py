@@ -70,9 +70,23 @@ def test_a_commit_is_known_as_restic_tells_it_but_for_its_time(home: Home) -> No
     assert added.keys() == told.keys()
     for identity, one in added.items():
         found, real = Snapshot.of(one), told[identity]
-        assert replace(found, time=real.time, short_id=real.short_id) == real
+        assert found.time_is_about
+        assert not real.time_is_about
+        assert replace(found, time=real.time, short_id=real.short_id, time_is_about=False) == real
         assert timedelta(0) <= real.time - found.time < timedelta(seconds=5)
     assert ids(known.all(exact=True)) == set(told)
+
+
+def test_what_is_not_found_among_the_known_is_asked_for_and_told_with_its_time(home: Home) -> None:
+    assert home.repository.resolve("latest", "p", ask=False).time_is_about
+    listed = {each.id for each in home.repository.snapshots("p")}
+    home.forget_what_is_known()
+    home.commit()
+    with pytest.raises(StackError, match="tag:none"):
+        home.repository.resolve("tag:none", "p", ask=False)
+    known = KnownSnapshots(home.restic).all(exact=True)  # so restic was asked
+    assert len(known or ()) == len(listed) + 1
+    assert not home.repository.resolve("latest", "p", ask=False).time_is_about
 
 
 def test_a_commit_hides_no_snapshot_that_another_has_made(home: Home) -> None:

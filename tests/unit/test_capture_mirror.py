@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import time
@@ -17,78 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import durable, index, mirror
-from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import Mirror, needed
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import index, mirror
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import needed
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.filesystem import Mount, MountTable
-
-AS_ROOT = os.geteuid() == 0
-MARGIN_S = 0.05
-
-
-class Scene:
-    """A source with one entry of each kind, and its copy."""
-
-    def __init__(self, root: Path):
-        self.source, self.target, self.index = root / "source", root / "staging/copy", root / "index/volume.json"
-        self.source.mkdir()
-        fill(self.source)
-
-    def mirror(self, **options: Any) -> Mirror:
-        return Mirror(str(self.source), str(self.target), str(self.index), **options)
-
-    def captured(self, **options: Any) -> Mirror:
-        """A mirror after a whole capture of a source that was quiet for long enough to be vouched for."""
-        time.sleep(MARGIN_S * 3)
-        one = self.mirror(**options)
-        one.live_pass()
-        one.frozen_pass()
-        return one
-
-
-def fill(root: Path) -> None:
-    (root / "deep/er").mkdir(parents=True)
-    (root / "file").write_bytes(b"content" * 9999)
-    (root / "empty").touch()
-    os.link(root / "file", root / "deep/er/hard")
-    (root / "link").symlink_to("no/where")
-    os.link(root / "link", root / "deep/link", follow_symlinks=False)
-    (root / "to-directory").symlink_to("deep")
-    os.mkfifo(root / "pipe", 0o620)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str((root / "socket").relative_to(Path.cwd())) if len(str(root)) > 90 else str(root / "socket"))
-    with open(root / "sparse", "wb") as stream:
-        stream.seek(30 << 20)
-        stream.write(b"x" * 5000)
-        stream.truncate(60 << 20)
-    with open(root / "ahead", "wb") as stream:
-        os.posix_fallocate(stream.fileno(), 0, 20 << 20)
-        stream.write(b"head")
-    (root / os.fsdecode(b"\xff\xfe not UTF-8")).write_text("1")
-    (root / "two\nlines").write_text("2")
-    os.chmod(root / "file", 0o4751)
-    os.chmod(root / "deep", 0o1777)
-    for path in (root / "file", root / "deep"):
-        os.setxattr(path, "user.note", b"\0value")
-    if AS_ROOT:
-        os.mknod(root / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-        os.mknod(root / "block", stat.S_IFBLK | 0o640, os.makedev(7, 99))
-        os.chown(root / "deep/er", 7474, 7475)
-        os.chown(root / "link", 12, 13, follow_symlinks=False)
-        os.setxattr(root / "file", "system.posix_acl_access", ACL)
-    for path in ("link", "pipe", "deep/er", "deep", "."):
-        os.utime(root / path, ns=(10**9 + 1, 10**9 + 123456789), follow_symlinks=False)
-
-
-# user::rwx user:7474:r-x group::r-x mask::r-x other::--x, as the kernel keeps it
-ACL = bytes.fromhex("0200000001000700ffffffff02000500321d000004000500ffffffff10000500ffffffff20000100ffffffff")
+from mirrored_tree import AS_ROOT, MARGIN_S, Scene, scene_of, write_at
 
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    monkeypatch.setattr(durable, "MARGIN_S", MARGIN_S)
-    monkeypatch.setattr(mirror, "KNOWN", (MountTable.read().of(str(tmp_path)).type,))
-    return Scene(tmp_path)
+    return scene_of(tmp_path, monkeypatch)
 
 
 def plain_facts(root: Path) -> list[str]:
@@ -136,83 +73,12 @@ def test_what_was_read_right_after_a_change_is_read_again(scene: Scene) -> None:
     assert unflushed.frozen_pass().files_read == unflushed.frozen_pass().files_read == files
 
 
-def read_too_early(scene: Scene) -> int:
-    """An index after a capture right after a change; the ctime of the copy of file in ns."""
-    write_at(scene.source / "file", 0, b"new")
-    one = scene.mirror()
-    one.live_pass()
-    one.frozen_pass()
-    one.save()
-    os.unlink(scene.source / "deep/er/hard")  # with one name it can be left alone, and this is a change of it as well
-    one = scene.mirror()
-    one.live_pass()
-    one.frozen_pass()
-    one.save()
-    return (scene.target / "file").stat().st_ctime_ns
-
-
-@pytest.mark.parametrize("way", ["live", "flush"])
-def test_what_had_just_changed_is_left_alone_by_the_next_run(scene: Scene, way: str) -> None:
-    """restic reads again whatever was written again."""
-    before = read_too_early(scene)
-    time.sleep(MARGIN_S * 3)
-    one = scene.mirror()
-    one.live_pass() if way == "live" else one.flush()
-    assert one.frozen_pass().bytes_read == 0
-    assert (scene.target / "file").stat().st_ctime_ns == before
-    assert one.verify() == []
-
-
-@pytest.mark.parametrize("what", ["contents", "mode", "attribute", "time"])
-def test_a_copy_that_is_not_right_is_not_left_alone(scene: Scene, what: str) -> None:
-    read_too_early(scene)
-    copy = scene.target / "file"
-    mtime_ns = copy.stat().st_mtime_ns
-    if what == "contents":
-        write_at(copy, 40_000, b"not the source's")
-        os.utime(copy, ns=(mtime_ns, mtime_ns))
-    elif what == "mode":
-        copy.chmod(0o600)
-    elif what == "attribute":
-        os.setxattr(copy, "user.note", b"other")
-    else:
-        os.utime(copy, ns=(1, 1))
-    time.sleep(MARGIN_S * 3)
-    one = scene.mirror()
-    one.live_pass()
-    assert one.verify() == []
-    assert one.frozen_pass().files_read == 0
-
-
-def test_a_store_that_moved_no_time_is_found_by_the_comparison(scene: Scene) -> None:
-    """As one through a mapping does it to a page that was dirty when the file was read."""
-    read_too_early(scene)
-    about = (scene.source / "file").stat()
-    write_at(scene.source / "file", 60_000, b"stored")
-    scene.index.write_bytes(
-        scene.index.read_bytes().replace(
-            b"%d,%d]" % (about.st_mtime_ns, about.st_ctime_ns),
-            b"%d,%d]" % ((now := (scene.source / "file").stat()).st_mtime_ns, now.st_ctime_ns),
-        )
-    )
-    time.sleep(MARGIN_S * 3)
-    one = scene.mirror()
-    one.live_pass()
-    assert one.verify() == []
-
-
 def replace(path: Path, make: Callable[[Path], object]) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink()
     make(path)
-
-
-def write_at(path: Path, offset: int, data: bytes) -> None:
-    with open(path, "r+b") as stream:
-        stream.seek(offset)
-        stream.write(data)
 
 
 def dig(path: Path, offset: int, length: int) -> None:

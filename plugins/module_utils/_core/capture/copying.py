@@ -33,7 +33,9 @@ def copy_data(source: int, target: int, about: os.stat_result, old: os.stat_resu
         os.ftruncate(target, size)
     used = min(old.st_size, size)  # only below this can the target hold what must become a hole
     while position < size:
-        begin, end = next_data(source, position, size)
+        begin, end = next_data(
+            source, position, size
+        )  # also waits for a write() under way, which moved the time before
         if position < begin and position < used:
             dig(target, position, min(begin, used) - position)
         while begin < end:

@@ -22,7 +22,7 @@ EACH = ("ext4", "xfs")
 
 MARGIN_S = 2.0
 FICLONE = 0x40049409  # linux/fs.h
-_WRITE, _WAIT = 2, 1 | 4  # SYNC_FILE_RANGE_…, linux/fs.h: begin to write; wait before and after
+_WRITTEN = 1 | 2 | 4  # SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER, linux/fs.h
 _STEP_S = 1.0  # a clock that was set by less than this is covered by the margin
 
 
@@ -48,30 +48,45 @@ def sync_filesystem(path: str) -> float:
     return started
 
 
-def write_out(file: int, wait: bool = True) -> None:
-    """Write the dirty pages of one open file out, without its metadata; wait: until that is done.
-
-    Raises OSError where writing failed.
-    """
+def write_out(file: int) -> None:
+    """Write the dirty pages of one open file out, without its metadata. Raises OSError where writing failed."""
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
     whole = ctypes.c_longlong(0)  # from the beginning; and a length of 0 is to the end
-    if library.sync_file_range(file, whole, whole, _WRITE | (_WAIT if wait else 0)) != 0:
+    if library.sync_file_range(file, whole, whole, _WRITTEN) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
-class Flush:
-    """A completed flush, and whether file times can still be compared with the time it began.
+def await_journal(directory: str) -> float:
+    """Wait until the journal of the file system of a directory of ours has committed; time.time() at the START.
 
-    each: only the moment is taken, and each file is flushed right before it is read, which is for who reads to do.
+    A store to a clean page first moves the file's times, may then wait for the journal, and makes the page dirty only
+    after that. Raises StackError where nothing can be written there.
+    """
+    started = time.time()
+    name = os.path.join(directory, f".committed-{os.getpid()}")
+    try:
+        with open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            os.fsync(file.fileno())
+        os.unlink(name)
+    except OSError as error:
+        raise StackError(f"{name} cannot be written ({error.strerror}): make room or correct its owner.") from error
+    return started
+
+
+class Flush:
+    """A flush, and whether file times can still be compared with the time it began.
+
+    beside: a directory of ours on the same file system. Then only its journal is waited for, and each file is flushed
+    right before it is read, which is for who reads to do.
     """
 
-    def __init__(self, path: str, each: bool = False):
-        self.each = each
+    def __init__(self, path: str, beside: str = ""):
+        self.each = bool(beside)
         self._offset = _clock_offset()
-        started = time.time() if each else sync_filesystem(path)
+        started = await_journal(beside) if beside else sync_filesystem(path)
         self._before_ns = int((started - MARGIN_S) * 1e9)
 
     def covers(self, about: os.stat_result) -> bool:

@@ -7,7 +7,7 @@
 The rule: an entry may be skipped only if its inode, size, mtime and ctime are those of when it was last read, AND both
 times are older (2 s) than the start of a flush that was complete before it was read. A store through a shared mmap to a
 page that is dirty already moves no time; the flush makes pages clean, so that any later store moves them. A live pass
-flushes each file that it reads, where that is enough: flushing the file system would write the copy out as well.
+flushes each file that it reads where the copy is on the same file system, which would else be written out as well.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Mirror:
         Raises StackError naming a file that cannot be read or written for another reason.
         """
         self._prepare()
-        self._flush = Flush(self.source, self._each)
+        self._flush = Flush(self.source, self._beside())
         self._pass(frozen=False, budget=None, settle=True)
         return self._pass(frozen=False, budget=None)
 
@@ -132,6 +132,12 @@ class Mirror:
                 os.unlink(self._index_file)
         except OSError as error:
             raise self._cannot(error) from None
+
+    def _beside(self) -> str:
+        """A directory of ours on the source's file system; "" without one, or where no file is flushed by itself."""
+        ours = os.path.dirname(os.path.abspath(self._index_file))
+        near = self._bond is not None and os.stat(ours).st_dev == self._bond.device
+        return ours if near and self._each else ""
 
     def _empty_trash(self) -> None:
         with (

@@ -40,7 +40,7 @@ class PassReport:
 class Rules:
     """How a pass goes. frozen: nothing may vanish or change; deadline: a time.monotonic() at which it gives up.
 
-    compare: also what the signatures would skip is compared. flush: the one that is complete, if any. trash: a
+    compare: also what the signatures would skip is compared. flush: the last one, if any. trash: a
     directory on the copy's file system that takes what is removed, since freeing large files takes long.
     """
 
@@ -100,7 +100,13 @@ class Pass:
         self, source: int, place: Place, known: Directory, name: str, found: os.stat_result, path: str
     ) -> None:
         """One file of settle(), whose times are old enough by now."""
-        with opened(_open_source(name, source)) as ours, opened(open_file(name, place.descriptor)) as theirs:
+        try:
+            copy = open_file(name, place.descriptor)
+        except OSError:  # the pass makes it again
+            return
+        with opened(copy) as theirs, opened(_open_source(name, source)) as ours:
+            if not stat.S_ISREG(os.fstat(ours).st_mode):
+                return
             self._write_out(ours)
             if os.fstat(theirs).st_nlink == 1 and same_data(ours, theirs, self._tell):
                 copy_metadata(ours, theirs, found)
@@ -211,7 +217,7 @@ class Pass:
         """An entry that is no directory, and that is new, may have changed, or has several names."""
         linked = found.st_nlink > 1
         if linked and self._link(self._links.get(found.st_ino), place, known, name):
-            known.entries[name] = self._vouch(found)
+            known.entries[name] = self._vouch(found) if self._is_flushed() else None
             return
         if known.entries.get(name) != signature(found) or (
             self._rules.compare and stat.S_ISREG(found.st_mode) and not self._equal(source, place, name)

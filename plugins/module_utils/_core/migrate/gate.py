@@ -21,7 +21,7 @@ from typing import Any
 from ..engine import Engine
 from ..errors import BusyError, StackError
 from ..operation.durable_json import read_json
-from ..operation.lock import OperationLock
+from ..operation.lock import RECOVERY, OperationLock
 from ..operation.places import Places
 from ..operation.recover import recover
 from .arrival_undo import KEY
@@ -70,7 +70,7 @@ def settle(places: Places, engine: Engine, operation: str) -> dict[str, Any]:
     deadline = time.monotonic() + _ENDS_WITHIN_S
     while True:
         try:
-            with OperationLock(places, "recover"):
+            with OperationLock(places, RECOVERY):
                 recover(engine, places, lock_held=True)
                 break
         except BusyError:

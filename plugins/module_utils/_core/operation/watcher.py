@@ -102,6 +102,8 @@ class Watcher:
             _say(f"{what} It is put right now.")
         self._said = what
         said = recover(Engine.connect(self._docker_host), self._places)
+        if not said:  # somebody else was quicker
+            return
         _say(" ".join([what, *said]))
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record_last(self._places, "recovered", {"created": now, "message": what, "actions": said})

@@ -18,10 +18,10 @@ from contextlib import suppress
 from typing import Any
 
 from .restic import Restic
+from .snapshot import ABOUT
 
-_FORMAT = 1
+_FORMAT = 2
 _MOST = 10_000  # files that are read to see whether they are whole
-_ABOUT = "time_is_about"  # in what is kept of a snapshot
 
 
 class KnownSnapshots:
@@ -47,7 +47,7 @@ class KnownSnapshots:
             if len(names) > _MOST:
                 return None
             found = [dict(kept[name]) for name in names]
-            if exact and any(_ABOUT in one for one in found):
+            if exact and any(ABOUT in one for one in found):
                 return None
             return found if all(map(self._is_whole, names)) else None
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -63,7 +63,7 @@ class KnownSnapshots:
     def add(self, made: Mapping[str, Any]) -> None:
         """Remember one snapshot that this host has just made, as restic would tell it: id, time, tags, hostname, paths.
 
-        restic 0.14 does not tell the time that it gave it: that here lies within the same run, so no order is wrong.
+        restic 0.14 does not tell the time that it gave it: that here lies within the same call, so no order is wrong.
         """
         path = self._path()
         if path is None:
@@ -73,7 +73,7 @@ class KnownSnapshots:
             kept = _read(path)
         with suppress(OSError, LookupError):
             there = {name: kept[name] for name in self._names() if name in kept}
-            _write(path, {**there, str(made["id"]): {**made, _ABOUT: True}})
+            _write(path, {**there, str(made["id"]): {**made, ABOUT: True}})
 
     def _names(self) -> list[str]:
         return os.listdir(os.path.join(str(self._repository), "snapshots"))

@@ -106,9 +106,13 @@ class Repository(Restoring):
         ask: also where this host knows the list, so that a wrong password is told at once.
         """
         known = None if ask else KnownSnapshots(self.restic).all(exact=_moment(text.strip()) is not None)
-        snapshots = self.snapshots() if known is None else _ours(known, [])
+        same = text, project, self.restic.shown, socket.gethostname()
+        if known is not None:
+            with suppress(StackError):  # which would show times that are not those of the list
+                return choose(_ours(known, []), *same)
+        snapshots = self.snapshots()
         try:
-            return choose(snapshots, text, project, self.restic.shown, socket.gethostname())
+            return choose(snapshots, *same)
         except StackError as error:
             if not self.unreadable:
                 raise

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 OURS = "openmemory-stack"
+ABOUT = "time_is_about"  # in what a host remembers of a snapshot that it made
 SAFETY = "safety"
 VERIFIED = ("quick", "full")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?")
@@ -21,7 +22,8 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d
 @dataclass(frozen=True)
 class Snapshot:
     """id: 64 hex digits. time: aware. tags: all of them, ours ("project=x") too. paths: absolute, where staging lay.
-    original: in a far repository, the id that it has in the near one.
+    original: in a far repository, the id that it has in the near one. time_is_about: it is not the one that restic
+    lists, but seconds before, so it is not for people who may ask for it.
     """
 
     id: str
@@ -31,6 +33,7 @@ class Snapshot:
     hostname: str
     paths: tuple[str, ...]
     original: str = ""
+    time_is_about: bool = False
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Snapshot:
@@ -43,6 +46,7 @@ class Snapshot:
             hostname=found.get("hostname", ""),
             paths=tuple(found.get("paths") or ()),
             original=found.get("original") or "",
+            time_is_about=bool(found.get(ABOUT)),
         )
 
     @property

@@ -50,7 +50,7 @@ def fetch(
         beside = target.beside(operation)
         repair(os.path.join(beside, "new"), lists[os.stat(beside).st_dev], target.key)
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:  # most of it is waiting for fallocate
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(make_exact, targets))
 
 

@@ -56,7 +56,9 @@ class RestorePlan:
     @property
     def actions(self) -> list[str]:
         """What is done, in order, for people."""
-        of = f"snapshot {self.snapshot.short_id} of {self.snapshot.time:%Y-%m-%d %H:%M:%S}"
+        of = f"snapshot {self.snapshot.short_id}"
+        if not self.snapshot.time_is_about:
+            of += f" of {self.snapshot.time:%Y-%m-%d %H:%M:%S}"
         found = [f"create volume {target.name}" for target in self.targets if not target.exists]
         for target in self.targets:
             what = f"{self.path} in volume {target.name}" if self.path else f"volume {target.name}"

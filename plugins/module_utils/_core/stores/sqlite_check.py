@@ -117,12 +117,12 @@ def _read_ahead(file: str) -> None:
 
 
 def _is_cached(file: int) -> bool:
-    """Whether samples of an open file are in the page cache. Raises OSError where that cannot be told."""
+    """Whether samples of an open file are in the page cache; False where that cannot be told."""
     size = os.fstat(file).st_size
     for number in range(_SAMPLES):
         try:
             os.preadv(file, [bytearray(1)], number * size // _SAMPLES, os.RWF_NOWAIT)
-        except BlockingIOError:
+        except OSError:  # BlockingIOError, or a file system that does not know this
             return False
     return True
 
