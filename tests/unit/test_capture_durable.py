@@ -49,6 +49,21 @@ def test_a_flush_tells_when_it_began(tmp_path: Path) -> None:
     assert before <= durable.sync_filesystem(str(tmp_path)) <= time.time()
 
 
+def test_each_file_system_is_flushed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(durable, "sync_filesystem", flushed.append)
+    durable.sync_filesystems([str(tmp_path), "/proc", str(tmp_path / ".."), str(tmp_path / "none")])
+    assert flushed == [str(tmp_path), "/proc", str(tmp_path / "none")]
+
+
+def test_a_journal_that_cannot_be_waited_for_is_named(tmp_path: Path) -> None:
+    before = time.time()
+    assert before <= durable.await_journal(str(tmp_path)) <= time.time()
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(StackError, match=f"{tmp_path}/none/.committed-{os.getpid()} cannot be written"):
+        durable.await_journal(str(tmp_path / "none"))
+
+
 def test_a_flush_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StackError, match=f"{tmp_path}/none cannot be opened to flush its file system: No such file"):
         durable.sync_filesystem(str(tmp_path / "none"))

@@ -11,6 +11,7 @@ import glob
 import os
 import stat
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 from ..errors import StackError
@@ -46,6 +47,16 @@ def sync_filesystem(path: str) -> float:
     finally:
         os.close(descriptor)
     return started
+
+
+def sync_filesystems(paths: Iterable[str]) -> None:
+    """sync_filesystem() once for each file system on which some of the paths lie."""
+    done = set()
+    for path in paths:
+        device = os.stat(path).st_dev if os.path.exists(path) else -1  # which sync_filesystem() refuses
+        if device not in done:
+            sync_filesystem(path)
+            done.add(device)
 
 
 def write_out(file: int) -> None:

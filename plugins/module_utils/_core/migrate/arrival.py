@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..capture.durable import sync_filesystem
+from ..capture.durable import sync_filesystems
 from ..engine import Engine
 from ..errors import StackError
 from ..operation.journal import Journal
@@ -144,8 +144,7 @@ class _Arrival:
 
     def sync(self, _request: dict[str, Any]) -> dict[str, Any]:
         """Have on disk what has come, so that little is left when it matters."""
-        for place in {os.stat(path).st_dev: path for path in self.record.beside}.values():
-            sync_filesystem(place)
+        sync_filesystems(self.record.beside)
         return {}
 
     def start(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..capture.capture import pre_copy
-from ..capture.durable import can_clone, sync_filesystem
+from ..capture.durable import can_clone, sync_filesystems
 from ..capture.mirror import Mirror, PassReport
 from ..operation.progress import Progress
 from ..restore.swap import is_hidden
@@ -63,5 +63,4 @@ class Standby:
 
     def sync(self) -> None:
         """Write the copies out to disk, one file system after the other; also when they have been moved on it."""
-        for place in {os.stat(path).st_dev: path for path in self._places}.values():
-            sync_filesystem(place)
+        sync_filesystems(self._places)

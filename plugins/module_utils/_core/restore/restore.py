@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from ..capture.durable import sync_filesystem
+from ..capture.durable import sync_filesystems
 from ..engine import Engine
 from ..errors import StackError
 from ..operation.journal import Journal
@@ -206,8 +206,7 @@ class _Restore:
         written.result()
 
     def _write_out(self) -> None:
-        for target in self.plan.targets:
-            sync_filesystem(target.beside(self.record.id))
+        sync_filesystems(target.beside(self.record.id) for target in self.plan.targets)
 
     def _safety(self) -> str | None:
         if not self.request.safety:
