@@ -5,7 +5,7 @@ and of stop + rsync + start; a first backup and one after 1 % of change beside b
 restic's; a restore's downtime beside the stack's own stop and start; and the peak memory of our Python. The rows go to
 build/bench/backup.json, a picture beside it; the exit code says whether all is as promised.
 
-    SIZES=1G,5G FILESYSTEMS=ext4,xfs ROUNDS=3     what is measured, and how many changes of 1 %
+    SIZES=1G,5G FILESYSTEMS=ext4,xfs ROUNDS=3     what is measured, and how often each side of a comparison
     KEEP_SEEDS=1                                  leaves the filled stores in build/ for the next run
 """
 

@@ -87,6 +87,26 @@ def test_a_file_that_becomes_a_pipe_is_left_to_the_pass(scene: Scene, monkeypatc
     assert one.verify() == []
 
 
+@pytest.mark.parametrize("by", ["link", "file", "nothing"])
+def test_a_directory_that_is_none_any_more_is_left_to_the_pass(scene: Scene, by: str) -> None:
+    (scene.source / "deep/er/own").write_bytes(b"just written")
+    one = scene.mirror()
+    one.live_pass()
+    one.frozen_pass()
+    one.save()
+    time.sleep(MARGIN_S * 3)
+    deeper = scene.source / "deep/er"
+    deeper.rename(scene.source.parent / "elsewhere")
+    if by == "link":
+        deeper.symlink_to(scene.source.parent / "elsewhere")
+    elif by == "file":
+        deeper.write_bytes(b"file")
+    one = scene.mirror()
+    one.live_pass()
+    one.frozen_pass()
+    assert one.verify() == []
+
+
 def test_a_name_that_the_window_sees_first_is_not_vouched_for(scene: Scene) -> None:
     """Nothing has flushed what it is a name of, also where another name was read."""
     for name in ("one", "two"):

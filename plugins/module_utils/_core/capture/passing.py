@@ -88,13 +88,20 @@ class Pass:
                 if signature(found) == was and self._vouch(found):
                     self._attempt(self._compare, source, place, known, name, found, f"{path}{name}")
         for name, child in known.children.items():
-            if child.has_read():
-                with suppress(FileNotFoundError, NotADirectoryError), opened(open_directory(name, source)) as inside:
-                    below = Place(name, place)
-                    try:
-                        self._settle(inside, below, child, f"{path}{name}/")
-                    finally:
-                        below.close()
+            if not child.has_read():
+                continue
+            try:
+                descriptor = open_directory(name, source)
+            except OSError as error:
+                if error.errno in _GONE:
+                    continue
+                raise
+            with opened(descriptor):
+                below = Place(name, place)
+                try:
+                    self._settle(descriptor, below, child, f"{path}{name}/")
+                finally:
+                    below.close()
 
     def _compare(
         self, source: int, place: Place, known: Directory, name: str, found: os.stat_result, path: str
