@@ -28,30 +28,50 @@ class NoAnswer(Exception):
     """The service cannot be reached, or answers with an error."""
 
 
+KEPT_S = 5.0  # how long OpenMemory's server (uvicorn) keeps a connection that no request comes on
+
+
 class Client:
-    """One kept connection to the service."""
+    """One kept connection to the service.
+
+    A service that was frozen for longer than KEPT_S closes, when it goes on, a connection that was idle when it froze,
+    also if a request waits on it by then (tried: always). That one request is sent again, as clients have to.
+    """
 
     def __init__(self, url: str, timeout: float) -> None:
         parts = urllib.parse.urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
+        self.answered: float | None = None  # when the last answer on this connection came
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One request. Raises NoAnswer for anything but a good answer; upstream also reports errors with status 200."""
         payload = None if body is None else json.dumps(body)
         try:
-            self.connection.request(method, path, payload, {"content-type": "application/json"})
-            answer = self.connection.getresponse()
-            raw = answer.read()
+            try:
+                answer, raw = self._exchange(method, path, payload)
+            except ConnectionResetError:  # http.client.RemoteDisconnected is one
+                if self.answered is None or time.monotonic() - self.answered < KEPT_S:
+                    raise
+                self.connection.close()
+                answer, raw = self._exchange(method, path, payload)
             content: dict[str, Any] = json.loads(raw)
         except (OSError, http.client.HTTPException, ValueError) as failure:
             self.connection.close()
+            self.answered = None
             raise NoAnswer(f"{method} {path.partition('?')[0]}: {failure or type(failure).__name__}") from failure
         if answer.status != 200 or "error" in content:
             raise NoAnswer(
                 f"{method} {path.partition('?')[0]} answers {answer.status}: {raw[:200].decode(errors='replace')}"
             )
         return content
+
+    def _exchange(self, method: str, path: str, payload: str | None) -> tuple[http.client.HTTPResponse, bytes]:
+        self.connection.request(method, path, payload, {"content-type": "application/json"})
+        answer = self.connection.getresponse()
+        raw = answer.read()
+        self.answered = time.monotonic()
+        return answer, raw
 
 
 class Log:

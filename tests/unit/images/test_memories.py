@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from pathlib import Path
 
 import memories
@@ -59,3 +61,40 @@ def test_log_survives_a_cut_last_line(tmp_path: Path) -> None:
     with path.open("a") as handle:
         handle.write(json.dumps({"id": "b", "text": "two"})[:10])
     assert memories.acknowledged(str(path)) == {"a": "one"}
+
+
+class Freezing(threading.Thread):
+    """A server that answers each connection's first request, and closes the connection as it gets the second one."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.connections = 0
+
+    def run(self) -> None:
+        while True:
+            connection = self.socket.accept()[0]
+            self.connections += 1
+            with connection, connection.makefile("rb") as lines:
+                for number in range(2):
+                    while lines.readline().strip():
+                        pass
+                    lines.read(2)  # the body, {}
+                    if not number:
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_only_a_connection_that_was_idle_for_long_is_made_again(idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a freeze; anything else is a failed request."""
+    monkeypatch.setattr(memories, "KEPT_S", 0.0 if idle else 60.0)
+    server = Freezing()
+    server.start()
+    client = memories.Client(f"http://127.0.0.1:{server.socket.getsockname()[1]}", 10)
+    assert client.call("POST", "/", {}) == {}
+    if idle:
+        assert client.call("POST", "/", {}) == {}
+        assert server.connections == 2
+    else:
+        with pytest.raises(memories.NoAnswer, match="closed connection"):
+            client.call("POST", "/", {})
