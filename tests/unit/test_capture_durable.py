@@ -56,6 +56,24 @@ def test_each_file_system_is_flushed_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert flushed == [str(tmp_path), "/proc", str(tmp_path / "none")]
 
 
+@pytest.mark.parametrize(
+    ("dirty", "writeback", "much"), [(400, 100, False), (400, 101, True), (0, 501, True), (None, 0, True)]
+)
+def test_when_much_is_dirty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dirty: int | None, writeback: int, much: bool
+) -> None:
+    told = {"nr_free_pages": 9, "nr_writeback": writeback, "nr_dirty_background_threshold": 1000}
+    told |= {} if dirty is None else {"nr_dirty": dirty}
+    (tmp_path / "vmstat").write_text("".join(f"{name} {count}\n" for name, count in told.items()))
+    monkeypatch.setattr(durable, "VMSTAT", str(tmp_path / "vmstat"))
+    assert durable.much_is_dirty() is much
+
+
+def test_this_machine_tells_how_much_is_dirty() -> None:
+    text = Path(durable.VMSTAT).read_text()
+    assert all(f"\n{name} " in text for name in ("nr_dirty", "nr_writeback", "nr_dirty_background_threshold"))
+
+
 def test_a_journal_that_cannot_be_waited_for_is_named(tmp_path: Path) -> None:
     before = time.time()
     assert before <= durable.await_journal(str(tmp_path)) <= time.time()

@@ -17,7 +17,7 @@ from ..operation.journal import Journal
 from ..operation.places import Places
 from ..operation.progress import Progress
 from ..restore.swap import is_hidden  # old data that a restore keeps inside a mount point
-from .durable import sync_filesystem
+from .durable import much_is_dirty, sync_filesystems
 from .freeze import Freeze
 from .mirror import Mirror, PassReport
 from .plan import CapturePlan, PlannedVolume, refuse_others
@@ -26,7 +26,6 @@ from .way import Way
 
 _MOST_LIVE_PASSES = 4
 _SHORT_WAIT_S = 0.1  # after the last pass
-_WRITE_OUT_FROM = 256 << 20  # bytes that a pass has copied
 _SHORT_PASS_S = 1.0  # what is written meanwhile is little, and another pass costs as much again
 
 
@@ -152,16 +151,14 @@ def flush(mirrors: list[Mirror]) -> None:
 def pre_copy(mirrors: list[Mirror]) -> int:
     """Pass after pass, until one is short or passes stop helping; returns the bytes read.
 
-    A whole copy is made before the census and the guard; what changed since the last backup only after them. A large
-    copy is written out at once: with much waiting to be written, the kernel lets whoever writes next wait, and that
-    would be the window.
+    A whole copy is made before the census and the guard; what changed since the last backup only after them. Where much
+    waits to be written it is written out at once, or the kernel would let whoever writes next wait: the window.
     """
     total, before = 0, None
     for _number in range(_MOST_LIVE_PASSES):
         reports = [mirror.live_pass() for mirror in mirrors]
-        for mirror, report in zip(mirrors, reports):
-            if report.bytes_read > _WRITE_OUT_FROM:
-                sync_filesystem(mirror.target)
+        if much_is_dirty():
+            sync_filesystems(mirror.target for mirror in mirrors)
         read = sum(report.bytes_read for report in reports)
         total += read
         if sum(report.seconds for report in reports) <= _SHORT_PASS_S or (before is not None and read > before * 0.7):

@@ -22,6 +22,7 @@ EACH = ("ext4", "xfs")
 """Those on which flushing one file does the same for it; btrfs may leave compressed pages to a thread of its own."""
 
 MARGIN_S = 2.0
+VMSTAT = "/proc/vmstat"
 FICLONE = 0x40049409  # linux/fs.h
 _WRITTEN = 1 | 2 | 4  # SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER, linux/fs.h
 _STEP_S = 1.0  # a clock that was set by less than this is covered by the margin
@@ -57,6 +58,19 @@ def sync_filesystems(paths: Iterable[str]) -> None:
         if device not in done:
             sync_filesystem(path)
             done.add(device)
+
+
+def much_is_dirty() -> bool:
+    """Whether half of what makes the kernel write by itself waits to be written; somewhat later it slows writers down.
+
+    True where it cannot be told.
+    """
+    try:
+        with open(VMSTAT, encoding="ascii") as lines:
+            pages = {name: int(count) for name, count in map(str.split, lines)}
+        return 2 * (pages["nr_dirty"] + pages["nr_writeback"]) > pages["nr_dirty_background_threshold"]
+    except (OSError, ValueError, KeyError):
+        return True
 
 
 def write_out(file: int) -> None:

@@ -12,6 +12,7 @@ import sqlite3
 import struct
 import tempfile
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from urllib.parse import quote
 
@@ -82,8 +83,7 @@ def opened(file: str, scratch: str) -> Iterator[sqlite3.Connection]:
     """A connection to a database of a copy that leaves the copy as it is. Raises sqlite3.Error, StackError."""
     if not is_pending(file):
         _read_ahead(file)
-        with closing(sqlite3.connect(f"file:{quote(file)}?mode=ro&immutable=1", uri=True)) as database:
-            database.text_factory = _text
+        with closing(_immutable(file)) as database:
             yield database
         return
     os.makedirs(scratch, mode=0o700, exist_ok=True)
@@ -195,14 +195,15 @@ def _judge_side(name: str, files: dict[str, str], databases: list[str], result: 
 
 def _examine(database: sqlite3.Connection, name: str, file: str, level: str, result: CheckResult) -> dict[str, int]:
     pragma = "integrity_check" if level == FULL or os.path.getsize(file) <= INTEGRITY_LIMIT else "quick_check"
-    answers = [str(row[0]) for row in database.execute(f"PRAGMA {pragma}({_MOST})")]
+    with ThreadPoolExecutor(1) as beside:  # each reads the whole database
+        alone = is_pending(file)  # the other connection would have to recover it as well
+        asked = None if alone else beside.submit(_orphans_of, file)
+        answers = [str(row[0]) for row in database.execute(f"PRAGMA {pragma}({_MOST})")]
     if answers != ["ok"]:
         for answer in answers:
             result.damaged(f"{name}: {pragma} says: {' '.join(answer.split())}.")
         return {}
-    orphans: dict[str, int] = {}
-    for table, _row, _parent, _key in database.execute("PRAGMA foreign_key_check"):
-        orphans[table] = orphans.get(table, 0) + 1
+    orphans = asked.result() if asked else _orphans(database)
     for table, count in sorted(orphans.items()):
         result.notes.append(f"{name}: {count} rows of {table} refer to rows that are not there.")
     query = (
@@ -216,6 +217,26 @@ def _examine(database: sqlite3.Connection, name: str, file: str, level: str, res
         except sqlite3.OperationalError as error:  # a virtual table whose extension is not here
             result.notes.append(f"{name}: the rows of {table} cannot be counted ({error}).")
     return tables
+
+
+def _orphans_of(file: str) -> dict[str, int]:
+    with closing(_immutable(file)) as database:
+        return _orphans(database)
+
+
+def _orphans(database: sqlite3.Connection) -> dict[str, int]:
+    """{table: rows that refer to rows that are not there}."""
+    found: dict[str, int] = {}
+    for table, _row, _parent, _key in database.execute("PRAGMA foreign_key_check"):
+        found[table] = found.get(table, 0) + 1
+    return found
+
+
+def _immutable(file: str) -> sqlite3.Connection:
+    """Read as it is: SQLite makes no file beside it, and waits for no lock."""
+    database = sqlite3.connect(f"file:{quote(file)}?mode=ro&immutable=1", uri=True)
+    database.text_factory = _text
+    return database
 
 
 def _text(raw: bytes) -> str:
