@@ -22,10 +22,13 @@ class Scene:
         self.log: list[str] = []
         self.now = 0.0
         self.warm, self.pass_s, self.wait_s = warm, [pass_s], wait_s
-        self.fails = False
+        self.fails = self.dirty = False
+        self.target = "/copy"
         monkeypatch.setattr(capturing, "_mirror", lambda *_arguments: self)
         monkeypatch.setattr(capturing, "Freeze", self.freeze)
         monkeypatch.setattr(capturing, "refuse_others", lambda *_arguments: self.log.append("others"))
+        monkeypatch.setattr(capturing, "much_is_dirty", lambda: self.dirty)
+        monkeypatch.setattr(capturing, "sync_filesystems", lambda paths: self.log.append(f"written {list(paths)}"))
         clock = SimpleNamespace(monotonic=lambda: self.now, time=lambda: 1e9 + self.now)
         monkeypatch.setattr(capturing, "time", clock)
 
@@ -118,6 +121,23 @@ def test_what_was_written_while_the_repository_was_waited_for_is_copied(monkeypa
     scene = Scene(monkeypatch, warm=True, wait_s=3.0)
     scene.run()
     assert scene.log[:6] == ["census", "armed", "pass", "ready", "pass", "others"]
+
+
+def test_where_much_waits_to_be_written_it_is_written_before_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, warm=False)
+    scene.dirty = True
+    scene.run()
+    written = "written ['/copy']"
+    assert scene.log[:8] == ["pass", written, "census", "armed", "pass", written, "ready", "others"]
+
+
+def test_without_a_pass_the_file_system_is_flushed_beside_the_key_and_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, warm=False)
+    scene.run("single")
+    assert scene.log[:5] == ["census", "armed", "flush", "ready", "others"]
+    scene = Scene(monkeypatch, warm=False, wait_s=3.0)
+    scene.run("single")
+    assert scene.log[:6] == ["census", "armed", "flush", "ready", "flush", "others"]
 
 
 def test_a_repository_that_refuses_freezes_nothing_and_costs_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:

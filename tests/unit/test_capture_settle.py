@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import passing
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import Mirror
 from mirrored_tree import MARGIN_S, Scene, scene_of, write_at
 
 
@@ -45,6 +46,23 @@ def test_what_had_just_changed_is_left_alone_by_the_next_run(scene: Scene, way: 
     assert one.frozen_pass().bytes_read == 0
     assert (scene.target / "file").stat().st_ctime_ns == before
     assert one.verify() == []
+
+
+def test_a_volume_whose_only_file_is_always_written_is_warm(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/database").write_bytes(b"busy")
+    one = mirror_of(tmp_path)
+    assert not one.is_warm()
+    one.live_pass()
+    one.frozen_pass()
+    one.save()
+    assert mirror_of(tmp_path).is_warm()
+    (tmp_path / "copy/database").unlink()
+    assert not mirror_of(tmp_path).is_warm()
+
+
+def mirror_of(root: Path) -> Mirror:
+    return Mirror(str(root / "source"), str(root / "copy"), str(root / "index/volume.json"))
 
 
 @pytest.mark.parametrize("what", ["contents", "mode", "attribute", "time"])

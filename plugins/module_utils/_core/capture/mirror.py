@@ -67,9 +67,12 @@ class Mirror:
         self._flush: Flush | None = None
 
     def is_warm(self) -> bool:
-        """Whether the index vouches for something in the copy, so that a pass reads only what has changed since."""
+        """Whether there is a copy of an earlier run, so that a pass reads only what has changed since.
+
+        Also where nothing of it is vouched for: a database may be all that is in a volume, and always be written.
+        """
         self._prepare()
-        return self._root is not None and self._root.is_known()
+        return self._root is not None and (self._root.is_known() or self._root.has_read())
 
     def flush(self) -> None:
         """Load the index, look through the copy, and write all dirty pages out: before a freeze that no pass precedes.
