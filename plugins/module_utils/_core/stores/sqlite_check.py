@@ -82,8 +82,8 @@ def clean(path: str, listed: Collection[str] = ()) -> list[str]:
 def opened(file: str, scratch: str) -> Iterator[sqlite3.Connection]:
     """A connection to a database of a copy that leaves the copy as it is. Raises sqlite3.Error, StackError."""
     if not is_pending(file):
-        _read_ahead(file)
-        with closing(_immutable(file)) as database:
+        with ThreadPoolExecutor(1) as beside, closing(_immutable(file)) as database:
+            beside.submit(_read_ahead, file)  # it is faster than the checks, which come behind it
             yield database
         return
     os.makedirs(scratch, mode=0o700, exist_ok=True)
