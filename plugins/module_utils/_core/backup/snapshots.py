@@ -49,7 +49,7 @@ def snapshots_info(
         each
         for each in reversed(repository.snapshots(project, tags))
         if (since is None or each.time >= since)
-        and (until is None or each.time.replace(microsecond=0) <= until)  # as times are shown
+        and (until is None or each.shown_time <= until)
         and host in (None, each.hostname)
     ]
     regular = whole_first(own_regular(found, socket.gethostname()))  # as "latest" is chosen

@@ -33,9 +33,8 @@ def copy_data(source: int, target: int, about: os.stat_result, old: os.stat_resu
         os.ftruncate(target, size)
     used = min(old.st_size, size)  # only below this can the target hold what must become a hole
     while position < size:
-        begin, end = next_data(
-            source, position, size
-        )  # also waits for a write() under way, which moved the time before
+        # This also waits for a write() under way, which moved the time before.
+        begin, end = next_data(source, position, size)
         if position < begin and position < used:
             dig(target, position, min(begin, used) - position)
         while begin < end:
@@ -132,9 +131,10 @@ def copy_metadata(source: int, target: int, about: os.stat_result) -> None:
     if (now.st_uid, now.st_gid) != (about.st_uid, about.st_gid):
         os.chown(target, about.st_uid, about.st_gid)
     copy_attributes(source, target)
-    if stat.S_IMODE(os.fstat(target).st_mode) != stat.S_IMODE(about.st_mode):
+    now = os.fstat(target)  # again, as an owner and an ACL change the mode
+    if stat.S_IMODE(now.st_mode) != stat.S_IMODE(about.st_mode):
         os.chmod(target, stat.S_IMODE(about.st_mode))
-    if os.fstat(target).st_mtime_ns != about.st_mtime_ns:
+    if now.st_mtime_ns != about.st_mtime_ns:
         os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 

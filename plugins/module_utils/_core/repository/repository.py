@@ -332,7 +332,7 @@ def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where:
                     f"give the project {foreign[0].project}."
                 )
             moment = _moment(text)
-            found = [each for each in whole if moment and each.time.replace(microsecond=0) <= moment][-1:]
+            found = [each for each in whole if moment and each.shown_time <= moment][-1:]
         elif len(found) > 1:
             raise StackError(f"snapshot {text} fits {len(found)} snapshots: give more digits of the id.")
     if found:

@@ -50,6 +50,11 @@ class Snapshot:
         )
 
     @property
+    def shown_time(self) -> datetime:
+        """In whole seconds, as people see it: who asks by that time means this snapshot too."""
+        return self.time.replace(microsecond=0)
+
+    @property
     def origin(self) -> str:
         """The id by which a snapshot and its copies are known for the same."""
         return self.original or self.id
