@@ -19,6 +19,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.capture imp
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.filesystem import MountTable
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate import ledger as under_test
+from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate import transfer
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.arrival import RSYNCD
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.ledger import Batch, Ledger
 from ansible_collections.openmemory.stack.plugins.module_utils._core.migrate.transfer import send
@@ -286,6 +287,33 @@ def test_rsyncs_own_reason_is_said(scene: Scene) -> None:
     one = scene.ledger()
     with pytest.raises(StackError, match=r"could not be sent: .*Unknown module 'nothing'"):
         send(one.batch(frozen=True), one.source, "nothing", [str(scene.shell)], frozen=True)
+
+
+CONFUSED = """file has vanished: "/source/moved0"
+
+rsync: [sender] read errors mapping "/source/d0/n1": Is a directory (21)
+ERROR: d0/n1 failed verification -- update discarded.
+
+Invalid packet at end of run (21) [sender]
+rsync error: protocol incompatibility (code 2) at main.c(937) [sender=3.5.0]
+"""
+
+
+@pytest.mark.parametrize("errors", [CONFUSED, "protocol version mismatch -- is your shell clean?\n"])
+def test_an_rsync_that_loses_count_ends_no_live_pass(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, errors: str
+) -> None:
+    """What rsync 3.5.0 was seen to say where files became directories; not any other word of its protocol."""
+    monkeypatch.setattr(transfer, "_run", lambda *_args, **_options: (2, errors))
+    one = scene.ledger()
+    batch = one.batch(frozen=False)
+    if errors is CONFUSED:
+        assert send(batch, one.source, "data", [str(scene.shell)], frozen=False) is False
+    else:
+        with pytest.raises(StackError, match="could not be sent: protocol version mismatch"):
+            send(batch, one.source, "data", [str(scene.shell)], frozen=False)
+    with pytest.raises(StackError, match=r"could not be sent: (rsync: .sender. read errors|protocol version)"):
+        send(batch, one.source, "data", [str(scene.shell)], frozen=True)
 
 
 def test_the_bytes_that_were_sent_are_told(scene: Scene) -> None:

@@ -24,6 +24,10 @@ _VANISHED = 24  # rsync's exit code: "Partial transfer due to vanished source fi
 _PARTIAL = 23
 _LAYER = ["--filter=-x system.*", "--filter=-x trusted.overlay.*"]  # the first is rsync's own, which a rule replaces
 _ENDED = -signal.SIGKILL
+_PROTOCOL = 2
+# rsync 3.5.0 (Debian 12's since its security update), once in some 900 passes over files that become directories
+_LOST_COUNT = "Invalid packet at end of run"
+_GONE = "file has vanished:"
 STALLED_S = 120.0
 _LOOK_S = 0.5
 _DONE = re.compile(rb"([\d,]+)\s+\d+%")
@@ -62,7 +66,8 @@ def send(
         code, errors = _run([*command, f"{source}/", f"target::{module}/"], names, on_bytes, deadline)
     if code in (0, _VANISHED):  # also said of what is on the list because it is gone; sweep() takes no such word
         return True
-    if code in (_PARTIAL, _ENDED) and not frozen:  # what could not be read may be gone again, or is read next time
+    confused = code == _PROTOCOL and _LOST_COUNT in errors
+    if (code in (_PARTIAL, _ENDED) or confused) and not frozen:  # what could not be read is gone, or is read next time
         return False
     raise StackError(f"{source} could not be sent: {_reason(errors, code)}.")
 
@@ -143,5 +148,5 @@ def _follow(running: subprocess.Popen[bytes], on_bytes: Callable[[int], None], d
 
 def _reason(text: str, code: int) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith("rsync error:")] or lines
+    telling = [line for line in lines if not line.startswith(("rsync error:", _GONE))] or lines
     return telling[0].rstrip(".") if telling else f"rsync ended with code {code}"
