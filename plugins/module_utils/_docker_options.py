@@ -45,11 +45,11 @@ def docker_argument_spec() -> dict[str, Any]:
     }
 
 
-def connect(module: AnsibleModule) -> Engine:
-    """The engine that the module's options name; raises StackError. Nothing is sent yet."""
+def connect(module: AnsibleModule, late: bool = False) -> Engine:
+    """The engine that the module's options name; raises StackError. Nothing is sent yet; for late see Engine."""
     options = {name: module.params[name] for name in docker_argument_spec()}
     directory = os.environ.get("DOCKER_CERT_PATH")
     if directory:
         for name, file in _CERTIFICATES.items():
             options[name] = options[name] or os.path.join(directory, file)
-    return Engine.connect(**options)
+    return Engine.connect(**options, late=late)

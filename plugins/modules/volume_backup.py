@@ -365,7 +365,7 @@ def request_of(module: AnsibleModule) -> BackupRequest:
 def main() -> None:
     module = AnsibleModule(argument_spec={**argument_spec(), **repository_argument_spec()}, supports_check_mode=True)
     try:
-        result = backup.run(request_of(module), connect(module), progress(module), module.check_mode)
+        result = backup.run(request_of(module), connect(module, late=True), progress(module), module.check_mode)
     except PartlyDoneError as error:
         module.fail_json(msg=str(error), **error.result)
     except StackError as error:

@@ -30,7 +30,7 @@ def run(verb: str, options: dict[str, Any]) -> dict[str, Any]:
         from plugins.module_utils._core.backup import backup
         from plugins.module_utils._core.backup.request import BackupRequest
 
-        return backup.run(BackupRequest(**options), Engine.connect(), Progress())
+        return backup.run(BackupRequest(**options), Engine.connect(late=True), Progress())
     from plugins.module_utils._core.restore import restore
     from plugins.module_utils._core.restore.request import RestoreRequest
 

@@ -56,7 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
         part = next(getattr(module, name) for name in ("backup", "restore", "purge") if hasattr(module, name))
         monkeypatch.setattr(part, "run", core)
-        monkeypatch.setattr(module, "connect", lambda _module: "engine")
+        monkeypatch.setattr(module, "connect", lambda _module, late=False: "engine")
         with patch_module_args({**WHERE, **options, "_ansible_check_mode": check}), pytest.raises(SystemExit):
             module.main()
         printed = capsys.readouterr().out
@@ -115,7 +115,7 @@ def test_purge(run: Run) -> None:
 
 def test_what_a_purge_would_find(monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
     host = Host.with_stack(tmp_path)
-    monkeypatch.setattr(stack_purge_info, "connect", lambda _module: host)
+    monkeypatch.setattr(stack_purge_info, "connect", lambda _module, late=False: host)
     for inside in (False, True):
         options = {"compose_project": "om", "state_dir": str(tmp_path / "state")}
         options |= {"repository": str(host.directory / "r")} if inside else {}

@@ -89,25 +89,14 @@ class Scene:
 def test_a_warm_copy_is_brought_up_to_date_once(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, warm=True)
     assert scene.run().read_before == 100
-    assert scene.log == ["census", "armed", "pass", "ready", "others", "frozen", "resumed", "save", "others", "census"]
+    assert scene.log == ["census", "armed", "pass", "ready", "others", "frozen", "resumed", "save", "others"]
 
 
 def test_a_cold_copy_is_made_before_the_census(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, warm=False)
     assert scene.run().read_before == 200
-    assert scene.log == [
-        "pass",
-        "census",
-        "armed",
-        "pass",
-        "ready",
-        "others",
-        "frozen",
-        "resumed",
-        "save",
-        "others",
-        "census",
-    ]
+    assert scene.log[:6] == ["pass", "census", "armed", "pass", "ready", "others"]
+    assert scene.log[6:] == ["frozen", "resumed", "save", "others"]
 
 
 def test_after_a_long_pass_the_census_is_taken_anew(monkeypatch: pytest.MonkeyPatch) -> None:

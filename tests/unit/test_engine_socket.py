@@ -87,6 +87,15 @@ def test_an_option_that_the_sdk_dropped_is_told() -> None:
         Engine.connect("tcp://127.0.0.1:1", tls=True, tls_hostname="db")
 
 
+def test_the_sdk_is_loaded_by_the_first_request_where_asked(serve: Serve) -> None:
+    late = Engine.connect("tcp://127.0.0.1:1", tls=True, tls_hostname="db", late=True)
+    for _again in range(2):
+        with pytest.raises(StackError, match="tls_hostname is not known to version"):
+            late.volumes()
+    there = Engine.connect(serve(answer("1.41")), late=True)
+    assert (there.volumes(), there.is_local) == ([], True)
+
+
 def test_a_certificate_that_is_not_there_is_told(tmp_path: Path) -> None:
     missing = str(tmp_path / "key.pem")
     with pytest.raises(StackError, match=r"docker_host tcp://127\.0\.0\.1:1 cannot be used"):

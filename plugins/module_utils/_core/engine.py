@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import NotFoundError, StackError
@@ -35,6 +35,7 @@ class Engine:
         self._asked = api_version
         self._prefix = "" if api_version == "auto" else f"/v{api_version}"
         self._checked = False
+        self._prepare: Callable[[], Engine] | None = None
 
     @classmethod
     def connect(
@@ -48,18 +49,28 @@ class Engine:
         ca_path: str | None = None,
         client_cert: str | None = None,
         client_key: str | None = None,
+        late: bool = False,
     ) -> Engine:
-        """Prepare a connection; nothing is sent yet. timeout is in seconds, per request."""
+        """Prepare a connection; nothing is sent yet. timeout is in seconds, per request.
+
+        late: the Docker SDK, which takes longer to load than all else here, is loaded by the first request only, which
+        then raises what this would: for who has something to begin before.
+        """
+        if docker_host.startswith("/"):
+            docker_host = "unix://" + docker_host
+        if late:
+            asked = tls, validate_certs, tls_hostname, ca_path, client_cert, client_key
+            engine = cls(None, "", docker_host, api_version, timeout)
+            engine._prepare = lambda: cls.connect(docker_host, api_version, timeout, *asked)
+            return engine
         try:
-            import docker  # late: it takes longer than everything else here, and bad input should not wait for it
+            import docker  # late: bad input should not wait for it
             from docker.tls import TLSConfig
         except ImportError as error:
             raise StackError(
                 f"The Docker SDK for Python cannot be imported by {sys.executable} on this host ({error}); install "
                 "python3-docker, or set ansible_python_interpreter to a Python that has it."
             ) from error
-        if docker_host.startswith("/"):
-            docker_host = "unix://" + docker_host
         options: dict[str, Any] = {"base_url": docker_host, "version": "1.40", "timeout": timeout}
         try:
             if tls or validate_certs:
@@ -228,6 +239,9 @@ class Engine:
             raise StackError(f"{self.docker_host} did not answer as Docker does; correct docker_host.") from error
 
     def _send(self, method: str, path: str, **options: Any) -> Any:
+        if self._prepare is not None:
+            prepared = self._prepare()
+            self._session, self._base_url, self._prepare = prepared._session, prepared._base_url, None
         url = self._base_url + self._prefix + path
         options.setdefault("timeout", self._timeout)
         try:

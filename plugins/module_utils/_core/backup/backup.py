@@ -12,16 +12,14 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..capture.capture import Captured, CaptureSettings, capture
 from ..capture.plan import CapturePlan, make_plan
 from ..capture.staging import Staging, staging_root
 from ..capture.way import Way, check_space, choose
 from ..engine import Engine
 from ..errors import StackError
 from ..monitoring.watch import Watch, watched
-from ..operation.durable_json import write_json
 from ..operation.journal import Journal
 from ..operation.last import read_last, record_last
 from ..operation.lock import OperationLock
@@ -29,20 +27,16 @@ from ..operation.places import CONFIG_DIR, Places
 from ..operation.progress import Progress
 from ..operation.recover import recover
 from ..operation.retired import refuse_retired
-from ..proof import census
-from ..proof.checks import check_staged
-from ..repository import listing
 from ..repository.ahead import CommitAhead
-from ..repository.kept_manifests import remember_manifest
-from ..repository.manifest import Manifest
 from ..repository.repository import Commit, Repository
 from ..repository.restic import Restic
 from ..restore.kept import purge_expired
-from . import copies
-from .description import make_manifest
-from .prediction import no_repository, predict, tags_of
-from .request import BackupRequest
-from .snapshots import retain
+from . import head_start
+from .request import BackupRequest, tags_of
+
+if TYPE_CHECKING:
+    from ..capture.capture import Captured
+    from ..repository.manifest import Manifest
 
 SAFETY = "safety"
 _MARK = "openmemory-stack"
@@ -77,18 +71,23 @@ def _run(request: BackupRequest, engine: Engine, progress: Progress, check_mode:
     refuse_retired(places)
     repository = open_repository(request, places)
     if check_mode or not os.path.isdir(places.state):  # what is refused the first time leaves not even a directory
+        from .prediction import predict  # late: most runs are no first one
+
         predicted = predict(request, engine, places, repository)
         if check_mode:
             return predicted
     Places.of(request.project, request.state_dir)
-    with OperationLock(places, "backup"):
+    with OperationLock(places, "backup"), ExitStack() as begun:
         progress.attach(places.progress)
+        ahead = head_start.like_the_last(request, places, repository, progress)
+        if ahead is not None:
+            begun.enter_context(ahead)
         repaired = recover(engine, places, lock_held=True)
         with suppress(StackError):  # a list of kept data that cannot be read must not stop a backup
             repaired += purge_expired(places)
         try:
             journal = Journal.begin(places, "backup", uuid.uuid4().hex)
-            result = run_locked(request, engine, places, repository, progress, journal)
+            result = _Backup(request, engine, places, repository, progress, journal, ahead).run()
         except OSError as error:
             recover(engine, places, lock_held=True)
             raise StackError(
@@ -140,6 +139,7 @@ class _Backup:
         repository: Repository,
         progress: Progress,
         journal: Journal,
+        ahead: CommitAhead | None = None,
     ):
         self.request = request
         self.engine = engine
@@ -149,7 +149,7 @@ class _Backup:
         self.journal = journal
         self.actions: list[str] = []
         self.warnings: list[str] = []
-        self.ahead: CommitAhead | None = None
+        self.ahead = ahead
 
     def run(self) -> dict[str, Any]:
         request, progress = self.request, self.progress
@@ -164,7 +164,13 @@ class _Backup:
         check_space(plan.volumes, staging, way)
         with ExitStack() as opened:
             ready = self._open(plan, staging, way, opened, made)
-            captured, manifest, commit = self._snapshot(plan, staging, way, ready)
+            from .sound_copy import SoundCopy  # late: read while restic is busy with its key
+
+            same = request, self.engine, self.places, self.journal, progress, plan, staging, way
+            captured, manifest = SoundCopy(*same, self.warnings).make(ready)
+            self.journal.phase("commit")
+            progress.phase("commit", sum(report.bytes_total for report in captured.reports.values()))
+            commit = self._commit(plan, staging, captured.way)
         removed = [] if request.copies else self._retain(commit)
         if request.staging == "discard":
             self._discard(plan, staging)
@@ -174,24 +180,10 @@ class _Backup:
         result = self._result(plan, captured, manifest, commit, removed)
         return self._spread(commit, result) if request.copies else result
 
-    def _snapshot(
-        self, plan: CapturePlan, staging: Staging, way: Way, ready: Callable[[], None]
-    ) -> tuple[Captured, Manifest, Commit]:
-        """Copy, check and store."""
-        request, progress, journal = self.request, self.progress, self.journal
-        captured = self._capture(plan, way, staging, ready)
-        journal.phase("check")
-        proof = self._prove(plan, captured, staging, journal)
-        exports = self._export(plan, staging, journal)
-        manifest = make_manifest(request, self.engine, plan, captured, staging, proof, exports, progress.timings)
-        listing.write(staging.volumes, [volume.key for volume in plan.volumes], staging.listing)
-        write_json(staging.manifest, manifest.to_dict())
-        journal.phase("commit")
-        progress.phase("commit", sum(report.bytes_total for report in captured.reports.values()))
-        return captured, manifest, self._commit(plan, staging, captured.way)
-
     def _spread(self, commit: Commit, result: dict[str, Any]) -> dict[str, Any]:
         """Fill the far repositories while the near one still has all of its snapshots; only then remove some there."""
+        from . import copies  # late: only where there are some
+
         copies.fill(self.request, self.places, self.repository, self.progress, result)
         result["removed"] = self._retain(commit)
         self.progress.done()
@@ -204,6 +196,8 @@ class _Backup:
         if self.repository.exists():
             return False
         if not self.request.init:
+            from .prediction import no_repository
+
             raise no_repository(self.repository)
         self.repository.init()
         self.actions.append(f"repository {self.repository.restic.shown} made")
@@ -215,14 +209,15 @@ class _Backup:
 
         The commit itself is begun where what comes before it should be short.
         """
-        names = [volume.key for volume in plan.volumes]
-        short = way.name != "two_pass" or all(os.path.exists(staging.index(name)) for name in names)
-        plain = self.request.verify != "full" and not self.request.export
-        if short and plain and self.repository.restic.local_path:
-            staging.announce()
-            place = os.path.join(self.places.runtime, "commit")
-            same = self.repository, staging.root, staging.targets(), self._tags(plan, way.name)
-            self.ahead = opened.enter_context(CommitAhead(*same, place, self.progress.follow()))
+        tags = self._tags(plan, way.name)
+        if self.ahead is not None and not (not made and self.ahead.is_for(staging.root, staging.targets(), tags)):
+            self.ahead.break_off()
+            self.ahead = None
+        keys = [volume.key for volume in plan.volumes]
+        if self.ahead is None and head_start.is_short(self.request, self.repository, staging, way.name, keys):
+            begun = head_start.begin(self.repository, staging, tags, self.places, self.progress)
+            self.ahead = opened.enter_context(begun)
+        if self.ahead is not None:
             return self.ahead.opened
         if made:
             return lambda: None
@@ -231,72 +226,10 @@ class _Backup:
         worker.shutdown(wait=False)
         return asked.result
 
-    def _capture(self, plan: CapturePlan, way: Way, staging: Staging, ready: Callable[[], None]) -> Captured:
-        asked = self.request
-        settings = CaptureSettings(asked.compare, asked.freeze_timeout, asked.stop_timeout)
-
-        def witness() -> dict[str, Any]:
-            self.warnings.clear()
-            return census.ask(self.engine, plan.containers, plan.keys, self.warnings)
-
-        # ready: a wrong password freezes nothing
-        same = plan, way, staging, self.engine, self.places, self.journal, self.progress, settings
-        return capture(*same, witness, ready)
-
-    def _prove(
-        self, plan: CapturePlan, captured: Captured, staging: Staging, journal: Journal
-    ) -> dict[str, dict[str, Any]]:
-        """{key: {"census", "check"}}; raises StackError for a copy that is not sound."""
-        proof: dict[str, dict[str, Any]] = {}
-        ranges = census.between(captured.before, captured.after)
-        for volume in plan.volumes:
-            proof[volume.key] = {
-                "census": ranges.get(volume.key),
-                "check": {"level": "none", "ok": None, "findings": []},
-            }
-        if self.request.verify == "none":
-            return proof
-        self.progress.phase("check")
-        staged = {volume.key: (volume.store, staging.volume(volume.key)) for volume in plan.volumes}
-        checked = check_staged(staged, self.places.scratch, self.request.verify)
-        for key, found in checked.items():
-            proof[key]["check"] = {"level": self.request.verify, "ok": found.ok, "findings": found.findings}
-            if found.census is not None:
-                proof[key]["census"] = found.census
-            if not found.ok:
-                raise StackError(
-                    f"The copy of {key} is not sound: {'; '.join(found.findings)}. It was not put into the repository; "
-                    "repair the store, or set verify: none to keep it as it is."
-                )
-        if self.request.verify == "full":
-            from ..proof.probe import probe  # late: only a full check starts stores
-
-            self.progress.phase("probe")
-            directories = {volume.key: staging.volume(volume.key) for volume in plan.volumes}
-            counted = probe(
-                self.engine, journal, plan.project, plan.containers, directories, self.places.scratch,
-                keys=plan.keys, notes=self.warnings, checked=checked,
-            )  # fmt: skip
-            for key, found_census in counted.items():
-                proof[key]["census"] = found_census
-        return proof
-
-    def _export(self, plan: CapturePlan, staging: Staging, journal: Journal) -> list[dict[str, Any]]:
-        if not self.request.export:
-            return []
-        from ..proof.exports import export  # late: on request only
-
-        journal.phase("export")
-        self.progress.phase("export")
-        staged = {volume.key: staging.volume(volume.key) for volume in plan.volumes}
-        return export(
-            self.engine, journal, plan.project, plan.containers, staged, staging.export, self.places.scratch,
-            keys=plan.keys,
-        )  # fmt: skip
-
     def _commit(self, plan: CapturePlan, staging: Staging, way: str) -> Commit:
         names, tags = staging.targets(), self._tags(plan, way)
-        if self.ahead is not None and (self.ahead.names, self.ahead.tags) == (names, tags):
+        head_start.remember(self.places, staging, tags, way, [volume.key for volume in plan.volumes])
+        if self.ahead is not None and self.ahead.is_for(staging.root, names, tags):
             commit = self.ahead.finish()
             if commit is not None:
                 return commit
@@ -308,6 +241,8 @@ class _Backup:
     def _retain(self, commit: Commit) -> list[str]:
         if self.request.keep is None:
             return []
+        from .snapshots import retain  # late, as it only comes after a snapshot
+
         self.progress.phase("retention")
         try:
             same = self.repository, self.places, self.request.keep, socket.gethostname(), self.request.prune
@@ -328,6 +263,8 @@ class _Backup:
 
     def _keep(self, snapshot_id: str, manifest: Manifest, result: dict[str, Any]) -> None:
         """What is kept on this host only saves asking the repository, so a full disk is no failure any more."""
+        from ..repository.kept_manifests import remember_manifest
+
         kind = SAFETY if SAFETY in self.request.tags else "backup"
         try:
             remember_manifest(self.places, snapshot_id, manifest)

@@ -10,14 +10,14 @@ import socket
 from datetime import datetime, timezone
 from typing import Any
 
-from ..capture.plan import CapturePlan, make_plan
+from ..capture.plan import make_plan
 from ..engine import Engine
 from ..errors import StackError
 from ..operation.places import Places
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
 from . import copies, forgetting
-from .request import BackupRequest
+from .request import BackupRequest, tags_of
 
 
 def predict(request: BackupRequest, engine: Engine, places: Places, repository: Repository) -> dict[str, Any]:
@@ -55,12 +55,6 @@ def predict(request: BackupRequest, engine: Engine, places: Places, repository: 
         "actions": actions,
         "warnings": warnings,
     }
-
-
-def tags_of(request: BackupRequest, plan: CapturePlan) -> list[str]:
-    """Those that retention goes by, and the user's."""
-    partial = [] if plan.whole else [f"partial={'+'.join(sorted(volume.key for volume in plan.volumes))}"]
-    return [f"project={request.project}", f"verified={request.verify}", *request.tags, *partial]
 
 
 def no_repository(repository: Repository) -> StackError:

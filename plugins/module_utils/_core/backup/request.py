@@ -10,12 +10,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import StackError
 from ..operation.places import STATE_DIR
 from ..repository.copying import Copy
 from ..repository.retention import Keep
+
+if TYPE_CHECKING:
+    from ..capture.plan import CapturePlan
 
 QUIESCE = ("pause", "stop", "none")
 WAYS = ("auto", "reflink", "single", "two_pass")
@@ -104,3 +107,9 @@ def check_project(project: str, option: str = "compose_project") -> None:
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise StackError(f"{name} is {value!r}; use one of {', '.join(allowed)}.")
+
+
+def tags_of(request: BackupRequest, plan: CapturePlan) -> list[str]:
+    """Those that retention goes by, and the user's."""
+    partial = [] if plan.whole else [f"partial={'+'.join(sorted(volume.key for volume in plan.volumes))}"]
+    return [f"project={request.project}", f"verified={request.verify}", *request.tags, *partial]

@@ -33,8 +33,8 @@ _SHORT_PASS_S = 1.0  # what is written meanwhile is little, and another pass cos
 class Captured:
     """freeze_s is the freeze window in seconds; reports are by volume key, the last pass of each.
 
-    read_before is how many bytes were read outside of the window; quiesced is [{name, how}]. before and after are what
-    the witness said.
+    read_before is how many bytes were read outside of the window; quiesced is [{name, how}]. before is what the witness
+    said.
     """
 
     way: str
@@ -43,7 +43,6 @@ class Captured:
     read_before: int = 0
     quiesced: list[dict[str, str]] = field(default_factory=list)
     before: Any = None
-    after: Any = None
 
 
 @dataclass
@@ -70,7 +69,7 @@ def capture(
     witness: Callable[[], Any] = lambda: None,
     ready: Callable[[], None] = lambda: None,
 ) -> Captured:
-    """Fill staging with one instant of plan's volumes. witness is asked right before and right after the window.
+    """Fill staging with one instant of plan's volumes. witness is asked right before the window.
 
     ready may wait, and raise StackError where the copy would be of no use; it is called before anything is frozen.
     Raises StackError, with every container running again, where a file could not be read or the instant was broken.
@@ -126,7 +125,6 @@ def capture(
     refuse_others(engine, plan, begun)
     found.freeze_s = freeze.window
     found.quiesced = freeze.quiesced
-    found.after = witness()
     return found
 
 

@@ -76,9 +76,7 @@ class Staging:
         """
         for path in (self.root, self.volumes, os.path.join(self.root, _INDEX), self._resting):
             os.makedirs(path, mode=0o700, exist_ok=True)
-            about = os.lstat(path)
-            if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
-                raise StackError(f"staging_dir {path} is not a directory that only we can write to; name another one.")
+            _require_ours(path)
         for name in os.listdir(self._resting):
             if name in keys and not os.path.lexists(self.volume(name)):
                 os.rename(os.path.join(self._resting, name), self.volume(name))
@@ -94,15 +92,14 @@ class Staging:
             else:
                 self._remove_resting(name)
                 os.rename(self.volume(name), os.path.join(self._resting, name))
-        for path in (self.manifest, self.listing):
-            if os.path.lexists(path):
-                os.unlink(path)
+        self.announce()
         shutil.rmtree(self.export, ignore_errors=True)
 
     def announce(self) -> None:
-        """Have all that goes into every snapshot, empty where it is not made yet, for who looks for the names first."""
+        """Empty what tells of the copy, or make it: whoever looks for the names first finds them, and nothing old."""
+        _require_ours(self.root)
         for path in (self.manifest, self.listing):
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
     def forget(self, key: str) -> None:
         """Remove a volume's copy; its index first, so that it never vouches for what is gone."""
@@ -130,6 +127,12 @@ class Staging:
     def _remove_resting(self, key: str) -> None:
         if os.path.lexists(os.path.join(self._resting, key)):
             shutil.rmtree(os.path.join(self._resting, key))
+
+
+def _require_ours(path: str) -> None:
+    about = os.lstat(path)
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+        raise StackError(f"staging_dir {path} is not a directory that only we can write to; name another one.")
 
 
 def staging_root(asked: str | None, default: str, project: str, paths: Iterable[str]) -> str:

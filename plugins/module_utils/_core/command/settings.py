@@ -43,8 +43,8 @@ class Settings:
     copies: list[dict[str, Any]] = field(default_factory=list)
     config_dir: str = CONFIG_DIR
 
-    def engine(self) -> Engine:
-        return Engine.connect(self.docker_host)
+    def engine(self, late: bool = False) -> Engine:
+        return Engine.connect(self.docker_host, late=late)
 
     def places(self, create: bool = True) -> Places:
         return Places.of(self.project, self.state_dir, create=create)

@@ -57,7 +57,7 @@ def backup(options: Options, settings: Settings, progress: Progress) -> Outcome:
             text = f"The stack {settings.project} has {there} snapshots already; nothing was done."
             return Outcome({"changed": False, "snapshots": there}, text)
     try:
-        result = core.run(request, settings.engine(), progress, options["dry_run"], settings.config_dir)
+        result = core.run(request, settings.engine(late=True), progress, options["dry_run"], settings.config_dir)
     except PartlyDoneError as error:
         return Outcome(error.result, show.backup(settings.project, error.result), FAILED, str(error))
     return Outcome(result, show.backup(settings.project, result), _code(result))

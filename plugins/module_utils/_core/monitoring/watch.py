@@ -18,7 +18,6 @@ from ..operation.last import add_to_last, now, outcome, read_last, record_last, 
 from ..operation.places import CONFIG_DIR, STATE_DIR, Places
 from ..operation.retired import read_retirement
 from ..repository.failures import LockedError
-from . import metrics, notify
 from .settings import MonitoringSettings, load
 
 Result = dict[str, Any]
@@ -117,6 +116,8 @@ def _after(watch: Watch, record: Callable[[Places], None], detail: str, quietly:
     _try(said, lambda: record(places))
     if settings is None:
         return said
+    from . import notify  # late, here and below: only where somebody watches
+
     ended = outcome(read_last(places), watch.operation)
     if ended is not None and not quietly:
         said += _try(said, lambda: notify.tell(places, settings, watch.operation, ended, detail)) or []
@@ -135,6 +136,8 @@ def write_metrics(places: Places, settings: MonitoringSettings) -> str:
     directory = settings.textfiles
     if not directory:
         return ""
+    from . import metrics, notify
+
     if read_retirement(places) is not None:
         metrics.remove(places, settings)
         return ""

@@ -95,6 +95,11 @@ class Places:
         return os.path.join(self.runtime, "progress.json")
 
     @property
+    def committed(self) -> str:
+        """What the last backup has committed, by which the next one begins."""
+        return os.path.join(self.runtime, "committed.json")
+
+    @property
     def guard(self) -> str:
         """Whose the paused containers are, and what the guard of a freeze did when it resumed them by itself."""
         return os.path.join(self.runtime, "guard.json")

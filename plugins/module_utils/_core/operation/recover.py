@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..capture.guard import await_settled, find_freezer, take_over
-from ..capture.guard_process import Docker, resume
 from ..engine import Engine
 from ..errors import NotFoundError, StackError
 from .durable_json import read_json
@@ -61,6 +59,10 @@ class _Recovery:
         data = self.journal.data if self.journal is not None else {}
         if self.journal is not None and self.journal.same_boot:  # a reboot ends what is paused
             if data.get("paused") and not self.check_mode:
+                from ..capture.guard import (
+                    await_settled,  # late, here and below: hardly any run has something to recover
+                )
+
                 time.sleep(float(data.get("hold") or 0.0))  # another host may run what is frozen here
                 await_settled(self.places, str(data.get("id")))
             done = self._resumed_by_guard()
@@ -119,6 +121,9 @@ class _Recovery:
             try:
                 self.engine.unpause(container["id"])
             except StackError as error:  # its freezer was opened while the engine was away
+                from ..capture.guard import find_freezer
+                from ..capture.guard_process import Docker, resume
+
                 freezer = find_freezer(state["Pid"], container["id"])
                 stuck = {"id": container["id"], "started_at": state["StartedAt"], "freezer": freezer}
                 if not resume(Docker(self.engine.docker_host[len("unix://") :]), stuck, 10.0):
@@ -215,5 +220,7 @@ class _Recovery:
     def _end(self, journal: Journal) -> None:
         self._say(f"Ended the {journal.data['operation']} that died in the phase {journal.data.get('phase')}.")
         if not self.check_mode:
+            from ..capture.guard import take_over
+
             take_over(self.places)
             journal.end()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import StackError
 from ..sizes import is_empty
@@ -42,8 +43,10 @@ def check_volume(kind: str | None, path: str, scratch: str, level: str = FULL) -
 def check_staged(
     volumes: Mapping[str, tuple[str | None, str]], scratch: str, level: str = FULL
 ) -> dict[str, CheckResult]:
-    """Check the copies of several volumes, {key: (kind, path)}; see check_volume."""
-    return {key: check_volume(kind, path, scratch, level) for key, (kind, path) in sorted(volumes.items())}
+    """Check the copies of several volumes at once, {key: (kind, path)}; see check_volume."""
+    with ThreadPoolExecutor(max(1, len(volumes))) as pool:
+        checked = {key: pool.submit(check_volume, *about, scratch, level) for key, about in sorted(volumes.items())}
+        return {key: found.result() for key, found in checked.items()}
 
 
 def clean(kind: str | None, path: str, listed: Collection[str]) -> list[str]:

@@ -26,6 +26,7 @@ from .watching import end
 
 LONGEST_S = 10.0  # from the beginning until it may go: the snapshot's time is that of the beginning
 _LOOK_S = 0.01
+_OPENS_WITHIN_S = 3.0
 _HALF, _REST = b"/proc/[", b"x]\n"  # together a pattern that matches nothing
 
 
@@ -50,8 +51,7 @@ class CommitAhead:
 
         self._make = make
         self._repository = repository
-        self.tags = list(tags)
-        self.names = list(names)
+        self._for = staging, list(names), list(tags)
         self._place = place
         self._pipe = -1
         self._result: Future[Commit] = Future()
@@ -77,6 +77,20 @@ class CommitAhead:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.break_off()
+
+    def is_for(self, staging: str, names: Sequence[str], tags: Sequence[str]) -> bool:
+        """Whether this is what would be committed."""
+        return self._for == (staging, list(names), list(tags))
+
+    def break_off(self) -> None:
+        """End it, unless it has been finished. It may be called again.
+
+        restic leaves its lock where it is interrupted while it makes it (seen), so it gets the time to open first.
+        """
+        until = time.monotonic() + _OPENS_WITHIN_S
+        while not (self._opened.wait(_LOOK_S) or self._result.done() or time.monotonic() > until):
+            pass
         if not self._result.done():  # also where a signal ends the wait of finish()
             self._broken_off.set()
             self._end_restic()

@@ -13,7 +13,7 @@ import struct
 import tempfile
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from urllib.parse import quote
 
 from ..errors import StackError
@@ -54,7 +54,7 @@ def check(path: str, scratch: str, level: str = FULL) -> CheckResult:
         prefix = "" if len(databases) == 1 else f"{name}/"
         try:
             with opened(files[name], scratch) as database:
-                for table, rows in _examine(database, name, files[name], level, result).items():
+                for table, rows in _examine(database, name, level, result).items():
                     tables[prefix + table] = rows
         except sqlite3.Error as error:
             result.damaged(f"{name} cannot be read as a database ({error}).")
@@ -80,26 +80,36 @@ def clean(path: str, listed: Collection[str] = ()) -> list[str]:
 
 @contextmanager
 def opened(file: str, scratch: str) -> Iterator[sqlite3.Connection]:
-    """A connection to a database of a copy that leaves the copy as it is. Raises sqlite3.Error, StackError."""
-    if not is_pending(file):
-        with ThreadPoolExecutor(1) as beside, closing(_immutable(file)) as database:
-            beside.submit(_read_ahead, file)  # it is faster than the checks, which come behind it
-            yield database
-        return
+    """A connection to a database of a copy that leaves the copy as it is.
+
+    Where a journal or a WAL waits, it reads a copy in the directory scratch, into which that has been replayed; so
+    nothing waits beside the file that it reads. Raises sqlite3.Error, StackError.
+    """
+    with ExitStack() as ending:
+        if is_pending(file):
+            file = _replayed(file, scratch, ending)
+        database = ending.enter_context(closing(_immutable(file)))
+        beside = ending.enter_context(ThreadPoolExecutor(1))
+        beside.submit(_read_ahead, file)  # it is faster than the checks, which come behind it
+        yield database
+
+
+def _replayed(file: str, scratch: str, ending: ExitStack) -> str:
+    """A copy of a database in the directory scratch, as SQLite recovers it; it is removed at the ending."""
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     place = tempfile.mkdtemp(prefix="sqlite-", dir=scratch)
-    try:
-        twin = os.path.join(place, os.path.basename(file))
-        for end in ("", "-journal", "-wal"):
-            if plain_size(file + end) is not None:
-                copy(file + end, twin + end)
-        _disarm(twin + "-journal", os.path.dirname(file))
-        _read_ahead(twin)
-        with closing(sqlite3.connect(twin)) as database:
-            database.text_factory = _text
-            yield database
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    ending.callback(shutil.rmtree, place, ignore_errors=True)
+    twin = os.path.join(place, os.path.basename(file))
+    for end in ("", "-journal", "-wal"):
+        if plain_size(file + end) is not None:
+            copy(file + end, twin + end)
+    _disarm(twin + "-journal", os.path.dirname(file))
+    with closing(sqlite3.connect(twin)) as database:
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()  # replays a journal first
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # raises where a WAL cannot be emptied
+    if is_pending(twin):
+        raise sqlite3.OperationalError("what waits to be replayed beside it could not be replayed")
+    return twin
 
 
 def _read_ahead(file: str) -> None:
@@ -193,18 +203,17 @@ def _judge_side(name: str, files: dict[str, str], databases: list[str], result: 
                 result.damaged(f"{name} waits to be replayed, and {base} is no database.")
 
 
-def _examine(database: sqlite3.Connection, name: str, file: str, level: str, result: CheckResult) -> dict[str, int]:
+def _examine(database: sqlite3.Connection, name: str, level: str, result: CheckResult) -> dict[str, int]:
+    file = database.execute("PRAGMA database_list").fetchone()[2]
     pragma = "integrity_check" if level == FULL or os.path.getsize(file) <= INTEGRITY_LIMIT else "quick_check"
     with ThreadPoolExecutor(1) as beside:  # each reads the whole database
-        alone = is_pending(file)  # the other connection would have to recover it as well
-        asked = None if alone else beside.submit(_orphans_of, file)
+        asked = beside.submit(_orphans_of, file)
         answers = [str(row[0]) for row in database.execute(f"PRAGMA {pragma}({_MOST})")]
     if answers != ["ok"]:
         for answer in answers:
             result.damaged(f"{name}: {pragma} says: {' '.join(answer.split())}.")
         return {}
-    orphans = asked.result() if asked else _orphans(database)
-    for table, count in sorted(orphans.items()):
+    for table, count in sorted(asked.result().items()):
         result.notes.append(f"{name}: {count} rows of {table} refer to rows that are not there.")
     query = (
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
@@ -220,15 +229,11 @@ def _examine(database: sqlite3.Connection, name: str, file: str, level: str, res
 
 
 def _orphans_of(file: str) -> dict[str, int]:
-    with closing(_immutable(file)) as database:
-        return _orphans(database)
-
-
-def _orphans(database: sqlite3.Connection) -> dict[str, int]:
     """{table: rows that refer to rows that are not there}."""
     found: dict[str, int] = {}
-    for table, _row, _parent, _key in database.execute("PRAGMA foreign_key_check"):
-        found[table] = found.get(table, 0) + 1
+    with closing(_immutable(file)) as database:
+        for table, _row, _parent, _key in database.execute("PRAGMA foreign_key_check"):
+            found[table] = found.get(table, 0) + 1
     return found
 
 
