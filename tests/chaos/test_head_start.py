@@ -8,10 +8,12 @@ something else, or the backup is refused, nothing of it is left.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.ahead import CommitAhead
@@ -28,11 +30,16 @@ class Seen:
         self.repository = stack.directory / "repository"
         self.when_asked: list[bool] = []
         self.finished: list[bool] = []
-        send, finish = Engine._send, CommitAhead.finish
+        self.begun = 0
+        send, begin, finish = Engine._send, CommitAhead.__enter__, CommitAhead.finish
 
         def sent(engine: Engine, *what: Any, **options: Any) -> Any:
             self.when_asked.append(self.pipe.exists())
             return send(engine, *what, **options)
+
+        def started(ahead: CommitAhead) -> CommitAhead:
+            self.begun += 1
+            return begin(ahead)
 
         def done(ahead: CommitAhead) -> Any:
             commit = finish(ahead)
@@ -40,6 +47,7 @@ class Seen:
             return commit
 
         monkeypatch.setattr(Engine, "_send", sent)
+        monkeypatch.setattr(CommitAhead, "__enter__", started)
         monkeypatch.setattr(CommitAhead, "finish", done)
 
     def snapshots(self) -> set[str]:
@@ -66,29 +74,37 @@ def test_the_next_commit_is_begun_before_the_engine_is_asked(stack: Stack, monke
     assert stack.trees() == wanted
 
 
-@pytest.mark.parametrize(
-    ("asked", "tag"),
-    [
-        ({"tags": ["other"]}, "other"),
-        ({"capture": "single"}, "way=single"),
-        ({"volumes": [{"name": "data"}]}, "partial=data"),
-        ({"capture": "single", "staging": "discard"}, "way=single"),
-    ],
-)
-def test_what_is_not_like_the_last_one_is_begun_anew(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], tag: str
-) -> None:
-    stack.backup(capture="two_pass")
-    stack.backup(capture="two_pass")
+def test_kinds_that_take_turns_do_not_mislead_each_other(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack.backup()
+    seen = Seen(stack, monkeypatch)
+    made = stack.backup(tags=["other"])
+    assert (seen.when_asked[0], seen.begun, seen.finished) == (False, 1, [True])
+    found = Repository(Restic(str(seen.repository), str(stack.password))).snapshots()
+    assert "other" in next(one.tags for one in found if one.id == made)
+
+
+def test_what_turns_out_to_be_another_way_is_begun_anew(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the stack has become larger than what is copied within the window."""
+    stack.backup()
+    stack.backup()
     seen = Seen(stack, monkeypatch)
     before = seen.snapshots()
-    made = stack.backup(**asked)
-    assert seen.when_asked[0]
-    assert seen.finished == [True]
+    other = "two_pass" if "way=single" in committed(stack) else "single"
+    exact = backup.choose
+    monkeypatch.setattr(backup, "choose", lambda _asked, *more: exact(other, *more))
+    made = stack.backup()
+    assert (seen.when_asked[0], seen.begun, seen.finished) == (True, 2, [True])
     assert seen.snapshots() - before == {made}
+    assert f"way={other}" in committed(stack)
     found = Repository(Restic(str(seen.repository), str(stack.password))).snapshots()
-    assert tag in next(one.tags for one in found if one.id == made)
+    assert f"way={other}" in next(one.tags for one in found if one.id == made)
     seen.assert_nothing_is_left()
+
+
+def committed(stack: Stack) -> list[str]:
+    """The tags that the last backup has committed with."""
+    found: list[str] = json.loads(Path(stack.places.committed).read_text())["tags"]
+    return found
 
 
 def test_a_refused_backup_leaves_nothing_of_it(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +118,7 @@ def test_a_refused_backup_leaves_nothing_of_it(stack: Stack, monkeypatch: pytest
             stack.backup()
     finally:
         stack.engine = engine
-    assert seen.when_asked == [True]
+    assert (seen.when_asked, seen.begun) == ([True], 1)
     assert (seen.finished, seen.snapshots()) == ([], before)
     seen.assert_nothing_is_left()
 
@@ -111,8 +127,9 @@ def test_after_a_death_it_recovers_first(stack: Stack, monkeypatch: pytest.Monke
     stack.backup()
     Path(stack.places.journal).write_text("{}")
     seen = Seen(stack, monkeypatch)
-    with pytest.raises(StackError):
+    with pytest.raises(StackError, match="not a journal"):
         stack.backup()
-    assert not any(seen.when_asked)
+    assert seen.begun == 0
     Path(stack.places.journal).unlink()
     assert stack.backup() in seen.snapshots()
+    assert seen.begun == 1

@@ -160,6 +160,36 @@ def test_what_waits_to_be_replayed_is_replayed_on_a_copy_only(tmp_path: Path, mo
     assert list(scratch.iterdir()) == []
 
 
+def waiting(root: Path, name: str = "openmemory.db") -> None:
+    """A database whose last row is in its WAL only."""
+    writer = database(root / "live", mode="wal")
+    writer.execute("PRAGMA wal_autocheckpoint = 0")
+    writer.execute("INSERT INTO users VALUES ('in the WAL')")
+    (root / "copy").mkdir()
+    for end in ("", "-wal"):
+        shutil.copy(root / "live" / f"openmemory.db{end}", root / "copy" / f"{name}{end}")
+    writer.close()
+
+
+def test_a_disk_without_room_for_a_replay_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting(tmp_path)
+
+    def fail(_twin: str) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sqlite_check, "_replay", fail)
+    with pytest.raises(StackError, match=r"no room in .*scratch to replay what waits beside openmemory\.db; make room"):
+        check_volume("sqlite", str(tmp_path / "copy"), str(tmp_path / "scratch"))
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_name_that_is_no_text_is_read(tmp_path: Path) -> None:
+    waiting(tmp_path, os.fsdecode(b"\xff%.db"))
+    result = check_volume("sqlite", str(tmp_path / "copy"), str(tmp_path / "scratch"))
+    assert result.findings == []
+    assert result.census == {"tables": {"memories": 300, "users": 2}}
+
+
 def test_every_database_of_the_volume_is_checked_and_counted(tmp_path: Path) -> None:
     database(tmp_path / "copy", rows=2).close()
     shutil.copy(tmp_path / "copy" / "openmemory.db", tmp_path / "copy" / "second 100%.db")

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ class FakeRepository:
         self.local_path: str | None = str(place)
 
     def exists(self) -> bool:
+        assert self.local_path, "restic would be asked, which takes a second"
         return self.place.exists()
 
 
@@ -48,15 +51,17 @@ class Scene:
         for key in KEYS:
             Path(self.staging.index(key)).write_text("{}")
         Path(self.staging.manifest).write_text("the last one's")
-        head_start.remember(self.places, self.staging, TAGS, "two_pass", KEYS)
+        head_start.remember(self.request, self.places, self.staging, TAGS, "two_pass", KEYS)
 
     def begun(self) -> CommitAhead | None:
         repository: Any = self.repository
-        return head_start.like_the_last(self.request, self.places, repository, Progress())
+        return head_start.like_the_last(self.request, self.places, repository, Progress(), ExitStack())
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    monkeypatch.setattr(CommitAhead, "__enter__", lambda self: self)
+    monkeypatch.setattr(CommitAhead, "__exit__", lambda self, *_error: None)
     return Scene(tmp_path)
 
 
@@ -89,6 +94,11 @@ REASONS: dict[str, Callable[[Scene], Any]] = {
     "something to recover": lambda scene: Path(scene.places.journal).write_text("{}"),
     "no repository": lambda scene: scene.repository.place.rmdir(),
     "a far repository": far,
+    "a record of no sense": lambda scene: Path(scene.places.committed).write_text("[1]"),
+    "other tags": ask(tags=["nightly"]),
+    "fewer volumes": ask(volumes=[{"name": "data"}]),
+    "another way": ask(capture="single"),
+    "another staging": ask(staging_dir="/elsewhere"),
     "a full check comes before the commit": ask(verify="full"),
     "an export comes before the commit": ask(export=True),
     "an export that lies there": lambda scene: Path(scene.staging.export).mkdir(),
@@ -100,6 +110,14 @@ REASONS: dict[str, Callable[[Scene], Any]] = {
         Path(scene.staging.manifest).unlink(), Path(scene.staging.manifest).symlink_to(scene.home / "password")
     ),
 }  # fmt: skip
+
+
+def test_a_full_disk_is_no_reason_to_fail(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: CommitAhead) -> CommitAhead:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CommitAhead, "__enter__", fail)
+    assert scene.begun() is None
 
 
 @pytest.mark.parametrize("reason", REASONS)

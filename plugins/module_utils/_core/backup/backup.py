@@ -10,7 +10,6 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from ..capture.way import Way, check_space, choose
 from ..engine import Engine
 from ..errors import StackError
 from ..monitoring.watch import Watch, watched
+from ..operation.beside import beside
 from ..operation.journal import Journal
 from ..operation.last import read_last, record_last
 from ..operation.lock import OperationLock
@@ -79,9 +79,7 @@ def _run(request: BackupRequest, engine: Engine, progress: Progress, check_mode:
     Places.of(request.project, request.state_dir)
     with OperationLock(places, "backup"), ExitStack() as begun:
         progress.attach(places.progress)
-        ahead = head_start.like_the_last(request, places, repository, progress)
-        if ahead is not None:
-            begun.enter_context(ahead)
+        ahead = head_start.like_the_last(request, places, repository, progress, begun)
         repaired = recover(engine, places, lock_held=True)
         with suppress(StackError):  # a list of kept data that cannot be read must not stop a backup
             repaired += purge_expired(places)
@@ -209,26 +207,26 @@ class _Backup:
 
         The commit itself is begun where what comes before it should be short.
         """
-        tags = self._tags(plan, way.name)
-        if self.ahead is not None and not (not made and self.ahead.is_for(staging.root, staging.targets(), tags)):
+        tags, keys = self._tags(plan, way.name), [volume.key for volume in plan.volumes]
+        short = head_start.is_short(self.request, self.repository, staging, way.name, keys)
+        fits = self.ahead is not None and self.ahead.is_for(staging.root, staging.targets(), tags)
+        if self.ahead is not None and (made or not short or not fits or self.ahead.is_over):
             self.ahead.break_off()
             self.ahead = None
-        keys = [volume.key for volume in plan.volumes]
-        if self.ahead is None and head_start.is_short(self.request, self.repository, staging, way.name, keys):
+        if self.ahead is None and short:
             begun = head_start.begin(self.repository, staging, tags, self.places, self.progress)
             self.ahead = opened.enter_context(begun)
         if self.ahead is not None:
             return self.ahead.opened
         if made:
             return lambda: None
-        worker = ThreadPoolExecutor(max_workers=1)
-        asked = worker.submit(self.repository.open)
-        worker.shutdown(wait=False)
-        return asked.result
+        return beside(self.repository.open).result
 
     def _commit(self, plan: CapturePlan, staging: Staging, way: str) -> Commit:
         names, tags = staging.targets(), self._tags(plan, way)
-        head_start.remember(self.places, staging, tags, way, [volume.key for volume in plan.volumes])
+        if self.journal.data.get("operation") == "backup":
+            keys = [volume.key for volume in plan.volumes]
+            head_start.remember(self.request, self.places, staging, tags, way, keys)
         if self.ahead is not None and self.ahead.is_for(staging.root, names, tags):
             commit = self.ahead.finish()
             if commit is not None:

@@ -10,9 +10,10 @@ they find is nearly always what the last backup found; so a commit like the last
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from ..capture.staging import Staging
@@ -26,31 +27,41 @@ from .request import BackupRequest
 
 
 def like_the_last(
-    request: BackupRequest, places: Places, repository: Repository, progress: Progress
+    request: BackupRequest, places: Places, repository: Repository, progress: Progress, until: ExitStack
 ) -> CommitAhead | None:
-    """A commit of what the last backup committed, to be entered; None where there is none to go by.
+    """A commit of what the last backup committed, entered until then; None where there is none to go by.
 
     It is of use only if it is_for() what this backup commits in the end. The operation lock is held.
     """
-    if os.path.lexists(places.journal) or not repository.exists():
+    if not repository.restic.local_path or os.path.lexists(places.journal) or not repository.exists():
         return None
     try:
         last: dict[str, Any] = read_json(places.committed) or {}
         staging, tags = Staging(last["root"]), list(last["tags"])
-        if not is_short(request, repository, staging, last["way"], last["keys"]):
+        if last["asked"] != _asked(request) or not is_short(request, repository, staging, last["way"], last["keys"]):
             return None
         staging.announce()
-    except (KeyError, OSError, StackError):  # none, or gone with its disk, say: the plan tells what is wrong
+        if not os.path.isdir(staging.volumes) or os.path.lexists(staging.export):
+            return None
+        return until.enter_context(begin(repository, staging, tags, places, progress))
+    except (KeyError, TypeError, OSError, StackError):  # none, or gone with its disk, say: the plan tells what is wrong
         return None
-    if not os.path.isdir(staging.volumes) or os.path.lexists(staging.export):
-        return None
-    return begin(repository, staging, tags, places, progress)
 
 
-def remember(places: Places, staging: Staging, tags: Sequence[str], way: str, keys: Iterable[str]) -> None:
-    """What has been committed, until the next boot."""
+def remember(
+    request: BackupRequest, places: Places, staging: Staging, tags: Sequence[str], way: str, keys: Iterable[str]
+) -> None:
+    """What is committed, until the next boot."""
+    found = {"root": staging.root, "tags": list(tags), "way": way, "keys": list(keys), "asked": _asked(request)}
     with suppress(StackError):  # it only saves time
-        write_json(places.committed, {"root": staging.root, "tags": list(tags), "way": way, "keys": list(keys)})
+        write_json(places.committed, found)
+
+
+def _asked(request: BackupRequest) -> str:
+    """What decides on tags, way and staging, so that runs of two kinds that take turns do not mislead each other."""
+    volumes = None if request.volumes is None else [dict(volume) for volume in request.volumes]
+    asked = request.verify, list(request.tags), volumes, request.capture, request.staging_dir, request.export
+    return json.dumps(asked, sort_keys=True)
 
 
 def begin(

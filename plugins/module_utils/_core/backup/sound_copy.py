@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..capture.capture import Captured, CaptureSettings, capture
@@ -16,6 +15,7 @@ from ..capture.staging import Staging
 from ..capture.way import Way
 from ..engine import Engine
 from ..errors import StackError
+from ..operation.beside import beside
 from ..operation.durable_json import write_json
 from ..operation.journal import Journal
 from ..operation.places import Places
@@ -79,14 +79,19 @@ class SoundCopy:
     def _prove(self, captured: Captured) -> dict[str, dict[str, Any]]:
         """{key: {"census", "check"}}; raises StackError for a copy that is not sound."""
         verify, volumes = self.request.verify, self.plan.volumes
+        counted = beside(self._count)
         checked: dict[str, CheckResult] = {}
-        with ThreadPoolExecutor(max_workers=1) as beside:
-            counted = beside.submit(self._count)
-            if verify != "none":
-                self.progress.phase("check")
-                staged = {volume.key: (volume.store, self.staging.volume(volume.key)) for volume in volumes}
-                checked = check_staged(staged, self.places.scratch, verify)
-            ranges = census.between(captured.before, counted.result())
+        if verify != "none":
+            self.progress.phase("check")
+            staged = {volume.key: (volume.store, self.staging.volume(volume.key)) for volume in volumes}
+            checked = check_staged(staged, self.places.scratch, verify)
+        for key, found in checked.items():
+            if not found.ok:
+                raise StackError(
+                    f"The copy of {key} is not sound: {'; '.join(found.findings)}. It was not put into the repository; "
+                    "repair the store, or set verify: none to keep it as it is."
+                )
+        ranges = census.between(captured.before, counted.result())
         proof: dict[str, dict[str, Any]] = {
             volume.key: {"census": ranges.get(volume.key), "check": {"level": "none", "ok": None, "findings": []}}
             for volume in volumes
@@ -95,11 +100,6 @@ class SoundCopy:
             proof[key]["check"] = {"level": verify, "ok": found.ok, "findings": found.findings}
             if found.census is not None:
                 proof[key]["census"] = found.census
-            if not found.ok:
-                raise StackError(
-                    f"The copy of {key} is not sound: {'; '.join(found.findings)}. It was not put into the repository; "
-                    "repair the store, or set verify: none to keep it as it is."
-                )
         if verify == "full":
             for key, found_census in self._probe(checked).items():
                 proof[key]["census"] = found_census

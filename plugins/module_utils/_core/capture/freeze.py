@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import wait
 from types import TracebackType
 from typing import Any
 
 from ..engine import ACTIVE, Engine
 from ..errors import NotFoundError, StackError
+from ..operation.beside import beside
 from ..operation.journal import Journal
 from ..operation.places import Places, require_local
 from .guard import Guard, find_freezer
@@ -308,21 +308,12 @@ class Freeze:
         it: seen to hold an unpause for 5 s, the check's timeout. So the freezer is opened without it.
         """
         order = self._orders.get(container["Id"], {})
-        known: Future[bool] = Future()
-
-        def work() -> None:
-            try:
-                known.set_result(self._unpause(container, order))
-            except BaseException as error:  # for the thread that waits, whatever it is
-                known.set_exception(error)
-
-        worker = threading.Thread(target=work, daemon=True)
-        worker.start()
-        worker.join(PATIENCE_S)
-        if worker.is_alive():
-            set_freezer(order, "thaw")
-        else:
+        known = beside(lambda: self._unpause(container, order))
+        wait([known], PATIENCE_S)
+        if known.done():
             known.result()
+        else:
+            set_freezer(order, "thaw")
         return known.result
 
     def _unpause(self, container: Mapping[str, Any], order: dict[str, Any]) -> bool:

@@ -18,9 +18,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 
+from ..operation.beside import beside
 from .repository import Commit, Repository
 from .watching import end
 
@@ -54,11 +55,10 @@ class CommitAhead:
         self._for = staging, list(names), list(tags)
         self._place = place
         self._pipe = -1
-        self._result: Future[Commit] = Future()
+        self._result: Future[Commit] = Future()  # of a commit that has not been begun
         self._opened, self._go, self._broken_off = threading.Event(), threading.Event(), threading.Event()
         self._deciding = threading.Lock()  # held by whoever lets it go or breaks it off
         self._process: subprocess.Popen[bytes] | None = None
-        self._worker = threading.Thread(target=self._work, daemon=True)  # ends with the commit: restic dies with it
         self._server = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> CommitAhead:
@@ -73,7 +73,7 @@ class CommitAhead:
         finally:
             os.close(both)
         self._server.start()
-        self._worker.start()
+        self._result = beside(self._make)  # ends with the commit: restic dies with it
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -83,18 +83,23 @@ class CommitAhead:
         """Whether this is what would be committed."""
         return self._for == (staging, list(names), list(tags))
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has been broken off already, as it took too long."""
+        return self._broken_off.is_set()
+
     def break_off(self) -> None:
         """End it, unless it has been finished. It may be called again.
 
         restic leaves its lock where it is interrupted while it makes it (seen), so it gets the time to open first.
         """
         until = time.monotonic() + _OPENS_WITHIN_S
-        while not (self._opened.wait(_LOOK_S) or self._result.done() or time.monotonic() > until):
+        while not (self._go.is_set() or self._result.done() or time.monotonic() > until or self._opened.wait(_LOOK_S)):
             pass
         if not self._result.done():  # also where a signal ends the wait of finish()
             self._broken_off.set()
             self._end_restic()
-            self._worker.join()
+            wait([self._result])
         self._server.join()
         with suppress(FileNotFoundError):
             os.unlink(self._place)
@@ -115,12 +120,6 @@ class CommitAhead:
                 return None
             self._go.set()
         return self._result.result()
-
-    def _work(self) -> None:
-        try:
-            self._result.set_result(self._make())
-        except BaseException as error:  # for the thread that waits, whatever it is
-            self._result.set_exception(error)
 
     def _begun(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process

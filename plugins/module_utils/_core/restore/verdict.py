@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..engine import Engine
 from ..errors import StackError
+from ..operation.beside import beside
 from ..operation.journal import Journal
 from ..operation.places import Places
 from ..operation.progress import Progress
@@ -132,15 +132,7 @@ class Verdict:
         """Count the stores that are healthy already, while others start; compare() has the rest."""
         if self._counting is not None or self.request.path or not self.request.check_census:
             return
-        self._counting = counting = Future[dict[str, Any]]()
-
-        def count() -> None:
-            try:
-                counting.set_result(census.ask(self.engine, self.plan.crew.inspect(), self._keys))
-            except BaseException as error:  # for the thread that waits, whatever it is
-                counting.set_exception(error)
-
-        threading.Thread(target=count, daemon=True).start()
+        self._counting = beside(lambda: census.ask(self.engine, self.plan.crew.inspect(), self._keys))
 
     def _count(self) -> dict[str, Any]:
         if self._counting is not None:

@@ -104,12 +104,23 @@ def _replayed(file: str, scratch: str, ending: ExitStack) -> str:
         if plain_size(file + end) is not None:
             copy(file + end, twin + end)
     _disarm(twin + "-journal", os.path.dirname(file))
+    try:
+        _replay(twin)
+    except sqlite3.OperationalError as error:
+        if "full" not in str(error):
+            raise
+        name = os.path.basename(file)
+        raise StackError(f"There is no room in {scratch} to replay what waits beside {name}; make room.") from error
+    return twin
+
+
+def _replay(twin: str) -> None:
     with closing(sqlite3.connect(twin)) as database:
+        database.execute("PRAGMA synchronous=OFF")  # it is thrown away soon
         database.execute("SELECT count(*) FROM sqlite_master").fetchone()  # replays a journal first
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # raises where a WAL cannot be emptied
     if is_pending(twin):
         raise sqlite3.OperationalError("what waits to be replayed beside it could not be replayed")
-    return twin
 
 
 def _read_ahead(file: str) -> None:
@@ -239,7 +250,7 @@ def _orphans_of(file: str) -> dict[str, int]:
 
 def _immutable(file: str) -> sqlite3.Connection:
     """Read as it is: SQLite makes no file beside it, and waits for no lock."""
-    database = sqlite3.connect(f"file:{quote(file)}?mode=ro&immutable=1", uri=True)
+    database = sqlite3.connect(f"file:{quote(os.fsencode(file))}?mode=ro&immutable=1", uri=True)
     database.text_factory = _text
     return database
 
