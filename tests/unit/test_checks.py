@@ -183,6 +183,15 @@ def test_a_disk_without_room_for_a_replay_is_no_damage(tmp_path: Path, monkeypat
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_what_still_waits_after_a_replay_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting(tmp_path)
+    monkeypatch.setattr(sqlite_check.sqlite3, "connect", lambda _file: sqlite3.Connection(":memory:"))
+    result = check_volume("sqlite", str(tmp_path / "copy"), str(tmp_path / "scratch"))
+    assert result.findings == [
+        "openmemory.db cannot be read as a database (what waits to be replayed beside it could not be replayed)."
+    ]
+
+
 def test_a_name_that_is_no_text_is_read(tmp_path: Path) -> None:
     waiting(tmp_path, os.fsdecode(b"\xff%.db"))
     result = check_volume("sqlite", str(tmp_path / "copy"), str(tmp_path / "scratch"))
