@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import passing
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import copying, extents, passing
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.durable import MARGIN_S, Flush
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import Mirror, PassReport
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
@@ -197,6 +197,36 @@ def test_every_capture_is_the_truth(disks: dict[str, Path], disk: str, copies: s
             time.sleep(random.random() * 0.2 + (QUIET_S if number % 3 == 2 else 0))
     assert [report.bytes_read for report in reports if way == "reflink" and report.bytes_read] == []
     assert any(0 < report.files_read < report.files for report in reports), "nothing was ever skipped"
+
+
+@pytest.mark.parametrize("written_out", [True, False])
+def test_clones_of_what_differs_are_the_truth(
+    disks: dict[str, Path], monkeypatch: pytest.MonkeyPatch, written_out: bool
+) -> None:
+    """Range by range, with nothing between them that might cover for one; a page that is dirty has no new block yet."""
+    monkeypatch.setattr(extents, "NEAR", 0)
+    if not written_out:
+        monkeypatch.setattr(extents, "_SYNC", 0)
+    wrong: dict[str, Any] = {}
+    ranges: list[tuple[int, int]] = []
+    exact = extents.differing
+
+    def differing(ours: Any, theirs: Any, size: int) -> list[tuple[int, int]]:
+        found = exact(ours, theirs, size)
+        ranges.extend(one for one in found if one != (0, size))
+        return found
+
+    monkeypatch.setattr(copying, "differing", differing)
+    with scene(disks["xfs"], disks["xfs"], "reflink") as stage:
+        stage.start("write", "store", "store")
+        for _round in range(ROUNDS if written_out else 20):
+            stage.capture()
+            wrong = stage.wrong()
+            if wrong:
+                break
+            time.sleep(random.random() * 0.2)
+    assert bool(wrong) != written_out
+    assert len(ranges) > ROUNDS, "only whole files were ever cloned"
 
 
 @pytest.mark.parametrize("disk", ["ext4", "xfs"])

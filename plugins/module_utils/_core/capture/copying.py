@@ -10,9 +10,12 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 
-from .durable import FICLONE
+from .durable import FICLONE, FICLONERANGE
+from .extents import differing, extents
 
 CHUNK = 16 << 20  # bytes per system call, so that progress and a deadline are looked at in between
 _BUFFER = 1 << 18
@@ -96,7 +99,20 @@ def dig(target: int, offset: int, length: int) -> None:
 
 
 def clone_data(source: int, target: int, about: os.stat_result, old: os.stat_result) -> None:
-    """Let the open file target share the blocks of source; raises OSError where the file system cannot."""
+    """Let the open file target share the blocks of source; raises OSError where the file system cannot.
+
+    Where target is an older clone, only what differs is cloned: the rest stays in the page cache.
+    """
+    if old.st_size and about.st_size:
+        if old.st_size != about.st_size:
+            os.ftruncate(target, about.st_size)
+        with suppress(OSError):  # the file system does not tell, or source has changed its size meanwhile
+            ours, theirs = extents(source), extents(target)
+            if ours is not None and theirs is not None:
+                for begin, end in differing(ours, theirs, about.st_size):
+                    length = 0 if end == about.st_size else end - begin  # 0: to its end, which need not be aligned
+                    fcntl.ioctl(target, FICLONERANGE, struct.pack("=qQQQ", source, begin, length, begin))
+                return
     if old.st_size:
         os.ftruncate(target, 0)  # a clone never shortens
     if about.st_size:

@@ -23,7 +23,7 @@ EACH = ("ext4", "xfs")
 
 MARGIN_S = 2.0
 VMSTAT = "/proc/vmstat"
-FICLONE = 0x40049409  # linux/fs.h
+FICLONE, FICLONERANGE = 0x40049409, 0x4020940D  # linux/fs.h
 _WRITTEN = 1 | 2 | 4  # SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER, linux/fs.h
 _STEP_S = 1.0  # a clock that was set by less than this is covered by the margin
 
