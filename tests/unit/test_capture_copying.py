@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import copying
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.durable import FICLONE
 
 KIB = 1024
 # What is data, as (offset, length) in KiB; and the size in KiB.
@@ -114,3 +115,29 @@ def test_a_difference_is_seen(case: str, side: str, tmp_path: Path) -> None:
     assert copying.same_data(*files.values(), lambda count: None)
     DIFFERENT[case](files[side])
     assert not copying.same_data(*files.values(), lambda count: None)
+
+
+@pytest.mark.parametrize("told", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.EBADR, errno.EIO, errno.ENOSPC])
+def test_what_a_write_has_failed_with_is_not_taken_for_a_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int
+) -> None:
+    """Where the file system cannot tell extents, all is cloned; that writing failed it may tell only once."""
+    for name in ("source", "target"):
+        (tmp_path / name).write_bytes(b"x" * 5000)
+    asked: list[int] = []
+
+    def fail(_file: int) -> None:
+        raise OSError(told, os.strerror(told))
+
+    monkeypatch.setattr(copying, "extents", fail)
+    monkeypatch.setattr(copying.fcntl, "ioctl", lambda _target, number, _given: asked.append(number))
+    with (tmp_path / "source").open("rb") as source, (tmp_path / "target").open("r+b") as target:
+        ends = source.fileno(), target.fileno()
+        about = [os.fstat(file) for file in ends]
+        if told in (errno.EIO, errno.ENOSPC):
+            with pytest.raises(OSError, match=os.strerror(told)):
+                copying.clone_data(*ends, *about)
+            assert asked == []
+        else:
+            copying.clone_data(*ends, *about)
+            assert asked == [FICLONE]

@@ -12,7 +12,6 @@ import os
 import stat
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 
 from .durable import FICLONE, FICLONERANGE
 from .extents import differing, extents
@@ -21,6 +20,7 @@ CHUNK = 16 << 20  # bytes per system call, so that progress and a deadline are l
 _BUFFER = 1 << 18
 _PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, linux/falloc.h
 _NO_RANGE_COPY = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EBADF, errno.ETXTBSY)
+_NO_RANGES = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.EBADR)
 _NO_ATTRIBUTES = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -106,17 +106,28 @@ def clone_data(source: int, target: int, about: os.stat_result, old: os.stat_res
     if old.st_size and about.st_size:
         if old.st_size != about.st_size:
             os.ftruncate(target, about.st_size)
-        with suppress(OSError):  # the file system does not tell, or source has changed its size meanwhile
-            ours, theirs = extents(source), extents(target)
-            if ours is not None and theirs is not None:
-                for begin, end in differing(ours, theirs, about.st_size):
-                    length = 0 if end == about.st_size else end - begin  # 0: to its end, which need not be aligned
-                    fcntl.ioctl(target, FICLONERANGE, struct.pack("=qQQQ", source, begin, length, begin))
-                return
+        if _clone_ranges(source, target, about.st_size):
+            return
     if old.st_size:
         os.ftruncate(target, 0)  # a clone never shortens
     if about.st_size:
         fcntl.ioctl(target, FICLONE, source)
+
+
+def _clone_ranges(source: int, target: int, size: int) -> bool:
+    """False where the file system does not tell what differs, or source has changed its size meanwhile."""
+    try:
+        ours, theirs = extents(source), extents(target)
+        if ours is None or theirs is None:
+            return False
+        for begin, end in differing(ours, theirs, size):
+            length = 0 if end == size else end - begin  # 0: to its end, which need not be aligned
+            fcntl.ioctl(target, FICLONERANGE, struct.pack("=qQQQ", source, begin, length, begin))
+    except OSError as error:
+        if error.errno in _NO_RANGES:
+            return False
+        raise  # above all what a write has failed with: it is told once
+    return True
 
 
 def same_data(source: int, target: int, tell: Callable[[int], None]) -> bool:
