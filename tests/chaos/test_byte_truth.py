@@ -212,7 +212,7 @@ def test_clones_of_what_differs_are_the_truth(
     exact = extents.differing
 
     def differing(ours: Any, theirs: Any, size: int) -> list[tuple[int, int]]:
-        found = exact(ours, theirs, size)
+        found: list[tuple[int, int]] = exact(ours, theirs, size)
         ranges.extend(one for one in found if one != (0, size))
         return found
 

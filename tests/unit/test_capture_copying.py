@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import random
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import copying
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.durable import FICLONE
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.extents import Extent
 
 KIB = 1024
 # What is data, as (offset, length) in KiB; and the size in KiB.
@@ -117,27 +119,62 @@ def test_a_difference_is_seen(case: str, side: str, tmp_path: Path) -> None:
     assert not copying.same_data(*files.values(), lambda count: None)
 
 
-@pytest.mark.parametrize("told", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.EBADR, errno.EIO, errno.ENOSPC])
+class Asked:
+    """What is asked of the file system for a clone of 5,000 bytes onto an older one of 9,000."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, told: int = 0):
+        self.log: list[str] = []
+        for name, size in (("source", 5000), ("target", 9000)):
+            (root / name).write_bytes(b"x" * size)
+
+        def extents(_file: int, size: int) -> list[Extent]:
+            self.log.append(f"extents below {size}")
+            if told:
+                raise OSError(told, os.strerror(told))
+            return []
+
+        def ioctl(_target: int, number: int, given: Any) -> None:
+            whole = number == FICLONE
+            self.log.append("whole" if whole else "{1}, {2}".format(*struct.unpack("=qQQQ", given)))
+
+        monkeypatch.setattr(copying, "extents", extents)
+        monkeypatch.setattr(copying.fcntl, "ioctl", ioctl)
+        self.root = root
+
+    def clone(self, ranges: bool = True) -> list[str]:
+        with (self.root / "source").open("rb") as source, (self.root / "target").open("r+b") as target:
+            ends = source.fileno(), target.fileno()
+            copying.clone_data(*ends, *[os.fstat(file) for file in ends], ranges)
+        return self.log
+
+
+@pytest.mark.parametrize("told", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.EBADR])
+def test_where_the_file_system_tells_nothing_all_is_cloned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int
+) -> None:
+    assert Asked(tmp_path, monkeypatch, told).clone()[-1] == "whole"
+
+
+@pytest.mark.parametrize("told", [errno.EIO, errno.ENOSPC])
 def test_what_a_write_has_failed_with_is_not_taken_for_a_lack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int
 ) -> None:
-    """Where the file system cannot tell extents, all is cloned; that writing failed it may tell only once."""
-    for name in ("source", "target"):
-        (tmp_path / name).write_bytes(b"x" * 5000)
-    asked: list[int] = []
+    """It may be told only once."""
+    asked = Asked(tmp_path, monkeypatch, told)
+    with pytest.raises(OSError, match=os.strerror(told)):
+        asked.clone()
+    assert "whole" not in asked.log
 
-    def fail(_file: int) -> None:
-        raise OSError(told, os.strerror(told))
 
-    monkeypatch.setattr(copying, "extents", fail)
-    monkeypatch.setattr(copying.fcntl, "ioctl", lambda _target, number, _given: asked.append(number))
-    with (tmp_path / "source").open("rb") as source, (tmp_path / "target").open("r+b") as target:
-        ends = source.fileno(), target.fileno()
-        about = [os.fstat(file) for file in ends]
-        if told in (errno.EIO, errno.ENOSPC):
-            with pytest.raises(OSError, match=os.strerror(told)):
-                copying.clone_data(*ends, *about)
-            assert asked == []
-        else:
-            copying.clone_data(*ends, *about)
-            assert asked == [FICLONE]
+def test_direct_io_under_way_is_waited_for_before_blocks_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its new blocks come when it is done, and its times moved when it began; a clone of any range waits for it."""
+    block = os.statvfs(tmp_path).f_bsize
+    assert Asked(tmp_path, monkeypatch).clone() == [f"0, {block}", "extents below 5000", "extents below 5000"]
+
+
+def test_a_file_system_that_was_not_looked_at_gets_whole_clones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Asked(tmp_path, monkeypatch).clone(ranges=False) == ["whole"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import index, mirror
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import index, mirror, passing
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import needed
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.filesystem import Mount, MountTable
@@ -251,6 +251,23 @@ def test_a_mount_inside_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(StackError, match=f"Another file system is mounted at {scene.source}/deep/er, inside"):
         scene.mirror().frozen_pass()
     assert scene.mirror(excluded=["deep"]).frozen_pass().files > 5
+
+
+@pytest.mark.parametrize(("kind", "ranges"), [("xfs", True), ("btrfs", True), ("cifs", False), ("bcachefs", False)])
+def test_ranges_are_cloned_where_blocks_tell_what_differs(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, kind: str, ranges: bool
+) -> None:
+    table = MountTable([Mount("/", kind)])
+    monkeypatch.setattr(MountTable, "read", lambda: table)
+    asked: list[bool] = []
+
+    def clone(source: int, target: int, about: os.stat_result, _old: os.stat_result, by_ranges: bool) -> None:
+        asked.append(by_ranges)
+        os.pwrite(target, os.pread(source, about.st_size, 0), 0)
+
+    monkeypatch.setattr(passing, "clone_data", clone)
+    scene.mirror(clone=True).frozen_pass()
+    assert set(asked) == {ranges}
 
 
 def test_an_index_that_cannot_be_written_is_named(scene: Scene) -> None:

@@ -70,7 +70,7 @@ def test_the_file_system_tells_what_is_data(tmp_path: Path) -> None:
         for offset in (256 << 10, 768 << 10):
             os.pwrite(stream.fileno(), bytes([7]) * (128 << 10), offset)
         os.ftruncate(stream.fileno(), 64 << 20)
-        found = extents(stream.fileno())
+        found = extents(stream.fileno(), 64 << 20)
     if found is None:
         pytest.skip("this file system does not tell")
     covered = {block for one in found for block in range(one.begin // BLOCK, one.end // BLOCK)}
@@ -82,12 +82,16 @@ def test_many_extents_take_several_answers(tmp_path: Path, monkeypatch: pytest.M
     with (tmp_path / "file").open("wb") as stream:
         for number in range(20):
             os.pwrite(stream.fileno(), bytes([7]) * BLOCK, number * 10 * BLOCK)
-        found = extents(stream.fileno())
+        found = extents(stream.fileno(), 191 * BLOCK)
+        below = extents(stream.fileno(), 50 * BLOCK)
+        monkeypatch.setattr(under_test, "MOST", 10)
+        assert extents(stream.fileno(), 191 * BLOCK) is None
     if found is None:
         pytest.skip("this file system does not tell")
     assert [one.begin for one in found] == [number * 10 * BLOCK for number in range(20)]
+    assert below == found[:5]
 
 
 def test_an_empty_file_has_none(tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as stream:
-        assert extents(stream.fileno()) == []
+        assert extents(stream.fileno(), 0) == []

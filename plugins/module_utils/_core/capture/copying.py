@@ -98,36 +98,45 @@ def dig(target: int, offset: int, length: int) -> None:
         offset, length = offset + done, length - done
 
 
-def clone_data(source: int, target: int, about: os.stat_result, old: os.stat_result) -> None:
+def clone_data(source: int, target: int, about: os.stat_result, old: os.stat_result, ranges: bool) -> None:
     """Let the open file target share the blocks of source; raises OSError where the file system cannot.
 
-    Where target is an older clone, only what differs is cloned: the rest stays in the page cache.
+    ranges: where target is an older clone, only what lies on other blocks; the rest stays in the page cache.
     """
-    if old.st_size and about.st_size:
-        if old.st_size != about.st_size:
-            os.ftruncate(target, about.st_size)
-        if _clone_ranges(source, target, about.st_size):
-            return
+    if ranges and _clone_ranges(source, target, about.st_size, old.st_size):
+        return
     if old.st_size:
         os.ftruncate(target, 0)  # a clone never shortens
     if about.st_size:
         fcntl.ioctl(target, FICLONE, source)
 
 
-def _clone_ranges(source: int, target: int, size: int) -> bool:
-    """False where the file system does not tell what differs, or source has changed its size meanwhile."""
+def _clone_ranges(source: int, target: int, size: int, old_size: int) -> bool:
+    """False where there is little to keep, what differs is not told, or source has changed its size meanwhile."""
+    block = os.fstatvfs(target).f_bsize
+    kept = min(size, old_size) // block * block
+    if not kept:
+        return False
     try:
-        ours, theirs = extents(source), extents(target)
+        if size != old_size:
+            os.ftruncate(target, kept)  # elsewhere in a block it would be read, filled with zeros and written at once
+            os.ftruncate(target, size)
+        _clone_range(source, target, 0, block)  # waits for direct I/O that is under way, as extents() does not
+        ours, theirs = extents(source, size), extents(target, size)
         if ours is None or theirs is None:
             return False
         for begin, end in differing(ours, theirs, size):
-            length = 0 if end == size else end - begin  # 0: to its end, which need not be aligned
-            fcntl.ioctl(target, FICLONERANGE, struct.pack("=qQQQ", source, begin, length, begin))
+            _clone_range(source, target, begin, 0 if end == size else end - begin)
     except OSError as error:
         if error.errno in _NO_RANGES:
             return False
         raise  # above all what a write has failed with: it is told once
     return True
+
+
+def _clone_range(source: int, target: int, begin: int, length: int) -> None:
+    """length 0 is to the end of source, which need not be a block's."""
+    fcntl.ioctl(target, FICLONERANGE, struct.pack("=qQQQ", source, begin, length, begin))
 
 
 def same_data(source: int, target: int, tell: Callable[[int], None]) -> bool:

@@ -23,6 +23,7 @@ from ..filesystem import MountTable, real_path
 from ..sizes import measure
 from . import index
 from .durable import EACH, KNOWN, Flush
+from .extents import TELLING
 from .index import Directory
 from .passing import Pass, PassReport, Rules, mounted
 from .tree import Place, differences, open_directory, opened, remove, shown
@@ -56,8 +57,8 @@ class Mirror:
         self.target = os.path.abspath(target)
         self._index_file = index_file
         self._trash = f"{index_file}.removed"
-        self._clone = clone
         filesystem = self._mounts.of(self.source).type
+        self._clone, self._ranges = clone, filesystem in TELLING
         self._compare = compare or filesystem not in KNOWN
         self._each = filesystem in EACH
         self._excluded = frozenset(excluded)
@@ -160,6 +161,7 @@ class Mirror:
                 source=self.source,
                 device=self._bond.device,
                 clone=self._clone,
+                ranges=self._ranges,
                 compare=self._compare and frozen,
                 frozen=frozen,
                 flush=self._flush,

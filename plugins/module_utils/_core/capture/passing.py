@@ -40,13 +40,14 @@ class PassReport:
 class Rules:
     """How a pass goes. frozen: nothing may vanish or change; deadline: a time.monotonic() at which it gives up.
 
-    compare: also what the signatures would skip is compared. flush: the last one, if any. trash: a
-    directory on the copy's file system that takes what is removed, since freeing large files takes long.
+    clone shares blocks, and with ranges only those that are not shared yet. compare: also what the signatures would
+    skip is compared. flush: the last one, if any. trash: a directory on the copy's file system that takes what is removed, since freeing large files takes long.
     """
 
     source: str
     device: int
     clone: bool
+    ranges: bool
     compare: bool
     frozen: bool
     flush: Flush | None
@@ -262,7 +263,7 @@ class Pass:
             self._write_out(ours)
             with opened(self._open_target(place, known, name)) as theirs:
                 if self._rules.clone:
-                    clone_data(ours, theirs, about, os.fstat(theirs))
+                    clone_data(ours, theirs, about, os.fstat(theirs), self._rules.ranges)
                 else:
                     self.report.bytes_read += copy_data(ours, theirs, about, os.fstat(theirs), self._tell)
                 copy_metadata(ours, theirs, about)
