@@ -41,7 +41,8 @@ class Rules:
     """How a pass goes. frozen: nothing may vanish or change; deadline: a time.monotonic() at which it gives up.
 
     clone shares blocks, and with ranges only those that are not shared yet. compare: also what the signatures would
-    skip is compared. flush: the last one, if any. trash: a directory on the copy's file system that takes what is removed, since freeing large files takes long.
+    skip is compared. flush: the last one, if any. trash: a directory on the copy's file system that takes what is
+    removed, since freeing large files takes long.
     """
 
     source: str
