@@ -12,7 +12,7 @@ PYTHON_ROOM_MB=2000
 LAB_ROOM_MB=12000
 # command:Debian package. The one list for the set-up, the lab and the images; a command that is there is left alone.
 APT_ALL=(git:git docker:docker.io iptables:iptables mmdebstrap:mmdebstrap ssh:openssh-client rsync:rsync
-  mvn:maven restic:restic shellcheck:shellcheck mkfs.xfs:xfsprogs apprise:apprise chromium:chromium)
+  mvn:maven restic:restic shellcheck:shellcheck mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs apprise:apprise chromium:chromium)
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }

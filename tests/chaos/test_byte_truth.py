@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ KINDS = ("write", "store", "names")
 LIFE_S = 60
 ROUNDS = 5
 QUIET_S = 2.1  # what nobody has written to for 2 s may be skipped from the next backup on
-MAKE = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
+MAKE = {kind: [f"mkfs.{kind}", "-q", "-F" if kind == "ext4" else "-f"] for kind in ("ext4", "xfs", "btrfs")}
 
 
 @contextmanager
@@ -72,8 +72,8 @@ def attach(image: Path) -> str:
 def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """A mounted file system of each kind."""
     images = tmp_path_factory.mktemp("disks")
-    with mounted(images / "ext4", "ext4") as ext4, mounted(images / "xfs", "xfs") as xfs:
-        yield {"ext4": ext4, "xfs": xfs}
+    with ExitStack() as opened:
+        yield {kind: opened.enter_context(mounted(images / kind, kind)) for kind in MAKE}
 
 
 class Scene:
@@ -182,6 +182,8 @@ WAYS = [
     ("xfs", "xfs", "single"),
     ("xfs", "xfs", "reflink"),
     ("xfs", "ext4", "two_pass"),
+    ("btrfs", "btrfs", "two_pass"),
+    ("btrfs", "btrfs", "reflink"),
 ]
 
 
@@ -199,9 +201,9 @@ def test_every_capture_is_the_truth(disks: dict[str, Path], disk: str, copies: s
     assert any(0 < report.files_read < report.files for report in reports), "nothing was ever skipped"
 
 
-@pytest.mark.parametrize("written_out", [True, False])
+@pytest.mark.parametrize(("disk", "written_out"), [("xfs", True), ("btrfs", True), ("xfs", False)])
 def test_clones_of_what_differs_are_the_truth(
-    disks: dict[str, Path], monkeypatch: pytest.MonkeyPatch, written_out: bool
+    disks: dict[str, Path], monkeypatch: pytest.MonkeyPatch, disk: str, written_out: bool
 ) -> None:
     """Range by range, with nothing between them that might cover for one; a page that is dirty has no new block yet."""
     monkeypatch.setattr(extents, "NEAR", 0)
@@ -217,7 +219,7 @@ def test_clones_of_what_differs_are_the_truth(
         return found
 
     monkeypatch.setattr(copying, "differing", differing)
-    with scene(disks["xfs"], disks["xfs"], "reflink") as stage:
+    with scene(disks[disk], disks[disk], "reflink") as stage:
         stage.start("write", "store", "store")
         for _round in range(ROUNDS if written_out else 20):
             stage.capture()
