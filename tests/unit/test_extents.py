@@ -54,7 +54,7 @@ def test_every_block_that_lies_elsewhere_is_in_a_range(seed: int, monkeypatch: p
     wrong = {block for block in range(blocks) if ours[block] != theirs[block]}
     assert wrong <= inside
     assert all(begin % BLOCK == 0 and (end % BLOCK == 0 or end == size) and begin < end <= size for begin, end in found)
-    assert all(after - end >= near for (_, end), (after, _) in pairwise(found))
+    assert all(other[0] - one[1] >= near for one, other in pairwise(found))
     if near == 0:
         assert inside == wrong
 

@@ -20,7 +20,7 @@ TELLING = ("xfs", "btrfs")
 
 _FIEMAP = 0xC020660B  # linux/fs.h
 _HEADER = struct.Struct("=QQIIII")  # start, length, flags, mapped extents, room for extents, reserved: linux/fiemap.h
-_EXTENT = struct.Struct("=QQQQQIIII")  # logical, physical, length (bytes), reserved, flags, reserved
+_EXTENT = struct.Struct("=QQQ16xI12x")  # logical, physical, length (bytes), flags
 _ROOM = 1024
 _SYNC = 0x1
 _LAST, _UNWRITTEN = 0x1, 0x800
@@ -55,9 +55,7 @@ def extents(file: int, size: int) -> list[Extent] | None:
         fcntl.ioctl(file, _FIEMAP, buffer, True)
         count, flags = _HEADER.unpack_from(buffer)[3], 0
         for number in range(count):
-            logical, physical, length, _, _, flag, _, _, _ = _EXTENT.unpack_from(
-                buffer, _HEADER.size + number * _EXTENT.size
-            )
+            logical, physical, length, flag = _EXTENT.unpack_from(buffer, _HEADER.size + number * _EXTENT.size)
             if flag & ~_HARMLESS:  # compressed, inline, or not on the disk yet
                 return None
             begin = logical + length
