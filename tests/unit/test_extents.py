@@ -71,8 +71,7 @@ def test_the_file_system_tells_what_is_data(tmp_path: Path) -> None:
             os.pwrite(stream.fileno(), bytes([7]) * (128 << 10), offset)
         os.ftruncate(stream.fileno(), 64 << 20)
         found = extents(stream.fileno(), 64 << 20)
-    if found is None:
-        pytest.skip("this file system does not tell")
+    assert found is not None, "the file system of the tests does not tell; on ext4, XFS and btrfs it does"
     covered = {block for one in found for block in range(one.begin // BLOCK, one.end // BLOCK)}
     assert covered == {offset // BLOCK + block for offset in (256 << 10, 768 << 10) for block in range(32)}
 
@@ -86,8 +85,7 @@ def test_many_extents_take_several_answers(tmp_path: Path, monkeypatch: pytest.M
         below = extents(stream.fileno(), 50 * BLOCK)
         monkeypatch.setattr(under_test, "MOST", 10)
         assert extents(stream.fileno(), 191 * BLOCK) is None
-    if found is None:
-        pytest.skip("this file system does not tell")
+    assert found is not None, "the file system of the tests does not tell; on ext4, XFS and btrfs it does"
     assert [one.begin for one in found] == [number * 10 * BLOCK for number in range(20)]
     assert below == found[:5]
 
