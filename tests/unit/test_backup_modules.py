@@ -115,7 +115,7 @@ def test_purge(run: Run) -> None:
 
 def test_what_a_purge_would_find(monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
     host = Host.with_stack(tmp_path)
-    monkeypatch.setattr(stack_purge_info, "connect", lambda _module, late=False: host)
+    monkeypatch.setattr(stack_purge_info, "connect", lambda _module: host)
     for inside in (False, True):
         options = {"compose_project": "om", "state_dir": str(tmp_path / "state")}
         options |= {"repository": str(host.directory / "r")} if inside else {}

@@ -194,7 +194,7 @@ class _Backup:
         if self.repository.exists():
             return False
         if not self.request.init:
-            from .prediction import no_repository
+            from .prediction import no_repository  # late, as above
 
             raise no_repository(self.repository)
         self.repository.init()
@@ -209,15 +209,16 @@ class _Backup:
         """
         tags, keys = self._tags(plan, way.name), [volume.key for volume in plan.volumes]
         short = head_start.is_short(self.request, self.repository, staging, way.name, keys)
-        fits = self.ahead is not None and self.ahead.is_for(staging.root, staging.targets(), tags)
-        if self.ahead is not None and (made or not short or not fits or self.ahead.is_over):
-            self.ahead.break_off()
-            self.ahead = None
-        if self.ahead is None and short:
+        ahead = self.ahead
+        if ahead is not None and (made or not short or not ahead.is_for(staging.root, staging.targets(), tags)):
+            ahead.break_off()
+            ahead = None
+        if ahead is None and short:
             begun = head_start.begin(self.repository, staging, tags, self.places, self.progress)
-            self.ahead = opened.enter_context(begun)
-        if self.ahead is not None:
-            return self.ahead.opened
+            ahead = opened.enter_context(begun)
+        self.ahead = ahead
+        if ahead is not None:
+            return ahead.opened
         if made:
             return lambda: None
         return beside(self.repository.open).result

@@ -33,12 +33,14 @@ def like_the_last(
 
     It is of use only if it is_for() what this backup commits in the end. The operation lock is held.
     """
-    if not repository.restic.local_path or os.path.lexists(places.journal) or not repository.exists():
+    if os.path.lexists(places.journal):
         return None
     try:
         last: dict[str, Any] = read_json(places.committed) or {}
         staging, tags = Staging(last["root"]), list(last["tags"])
         if last["asked"] != _asked(request) or not is_short(request, repository, staging, last["way"], last["keys"]):
+            return None
+        if not repository.exists():  # asked of a local one only: a far one answers after a second
             return None
         staging.announce()
         if not os.path.isdir(staging.volumes) or os.path.lexists(staging.export):
@@ -54,7 +56,7 @@ def remember(
     """What is committed, until the next boot."""
     found = {"root": staging.root, "tags": list(tags), "way": way, "keys": list(keys), "asked": _asked(request)}
     with suppress(StackError):  # it only saves time
-        write_json(places.committed, found)
+        write_json(places.committed, found, durable=False)
 
 
 def _asked(request: BackupRequest) -> str:

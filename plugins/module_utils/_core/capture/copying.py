@@ -20,7 +20,7 @@ CHUNK = 16 << 20  # bytes per system call, so that progress and a deadline are l
 _BUFFER = 1 << 18
 _PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, linux/falloc.h
 _NO_RANGE_COPY = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EBADF, errno.ETXTBSY)
-_NO_RANGES = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.EBADR)
+_NOT_TOLD = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.EBADR)
 _NO_ATTRIBUTES = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -87,6 +87,11 @@ def _by_hand(source: int, target: int, count: int, offset: int) -> int:
 
 def dig(target: int, offset: int, length: int) -> None:
     """Turn a range (bytes) of the open file into a hole; where that is not supported, into zeros."""
+    size = os.fstat(target).st_size
+    if offset + length >= size > offset:
+        os.ftruncate(target, offset)  # forgets what waits to be written, which XFS would write before it digs
+        os.ftruncate(target, size)
+        return
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
@@ -128,7 +133,7 @@ def _clone_ranges(source: int, target: int, size: int, old_size: int) -> bool:
         for begin, end in differing(ours, theirs, size):
             _clone_range(source, target, begin, 0 if end == size else end - begin)
     except OSError as error:
-        if error.errno in _NO_RANGES:
+        if error.errno in _NOT_TOLD:
             return False
         raise  # above all what a write has failed with: it is told once
     return True

@@ -59,9 +59,8 @@ class _Recovery:
         data = self.journal.data if self.journal is not None else {}
         if self.journal is not None and self.journal.same_boot:  # a reboot ends what is paused
             if data.get("paused") and not self.check_mode:
-                from ..capture.guard import (
-                    await_settled,  # late, here and below: hardly any run has something to recover
-                )
+                # late, here and below: hardly any run has something to recover
+                from ..capture.guard import await_settled
 
                 time.sleep(float(data.get("hold") or 0.0))  # another host may run what is frozen here
                 await_settled(self.places, str(data.get("id")))

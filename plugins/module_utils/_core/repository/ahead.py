@@ -80,13 +80,8 @@ class CommitAhead:
         self.break_off()
 
     def is_for(self, staging: str, names: Sequence[str], tags: Sequence[str]) -> bool:
-        """Whether this is what would be committed."""
-        return self._for == (staging, list(names), list(tags))
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has been broken off already, as it took too long."""
-        return self._broken_off.is_set()
+        """Whether this is what would be committed, and has not been broken off as it took too long."""
+        return not self._broken_off.is_set() and self._for == (staging, list(names), list(tags))
 
     def break_off(self) -> None:
         """End it, unless it has been finished. It may be called again.

@@ -85,10 +85,7 @@ def _dig_known(handle: int, entry: Entry) -> None:
         end = min(begin + length, size)
         if not _is_zero(handle, begin, end):
             raise NotZeroError
-        if begin < end == size:
-            os.ftruncate(handle, begin)  # forgets the zeros that wait to be written, which XFS writes before it digs
-            os.ftruncate(handle, size)
-        elif begin < end:
+        if begin < end:
             dig(handle, begin, end - begin)
 
 

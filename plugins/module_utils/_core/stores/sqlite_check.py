@@ -87,31 +87,34 @@ def opened(file: str, scratch: str) -> Iterator[sqlite3.Connection]:
     """
     with ExitStack() as ending:
         if is_pending(file):
-            file = _replayed(file, scratch, ending)
+            file = ending.enter_context(_replayed(file, scratch))
         database = ending.enter_context(closing(_immutable(file)))
-        beside = ending.enter_context(ThreadPoolExecutor(1))
-        beside.submit(_read_ahead, file)  # it is faster than the checks, which come behind it
+        pool = ending.enter_context(ThreadPoolExecutor(1))
+        pool.submit(_read_ahead, file)  # it is faster than the checks, which come behind it
         yield database
 
 
-def _replayed(file: str, scratch: str, ending: ExitStack) -> str:
-    """A copy of a database in the directory scratch, as SQLite recovers it; it is removed at the ending."""
+@contextmanager
+def _replayed(file: str, scratch: str) -> Iterator[str]:
+    """A copy of a database in the directory scratch, as SQLite recovers it."""
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     place = tempfile.mkdtemp(prefix="sqlite-", dir=scratch)
-    ending.callback(shutil.rmtree, place, ignore_errors=True)
-    twin = os.path.join(place, os.path.basename(file))
-    for end in ("", "-journal", "-wal"):
-        if plain_size(file + end) is not None:
-            copy(file + end, twin + end)
-    _disarm(twin + "-journal", os.path.dirname(file))
     try:
-        _replay(twin)
-    except sqlite3.OperationalError as error:
-        if "full" not in str(error):
-            raise
-        name = os.path.basename(file)
-        raise StackError(f"There is no room in {scratch} to replay what waits beside {name}; make room.") from error
-    return twin
+        twin = os.path.join(place, os.path.basename(file))
+        for end in ("", "-journal", "-wal"):
+            if plain_size(file + end) is not None:
+                copy(file + end, twin + end)
+        _disarm(twin + "-journal", os.path.dirname(file))
+        try:
+            _replay(twin)
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error):
+                raise
+            name = os.path.basename(file)
+            raise StackError(f"There is no room in {scratch} to replay what waits beside {name}; make room.") from error
+        yield twin
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _replay(twin: str) -> None:
@@ -217,8 +220,8 @@ def _judge_side(name: str, files: dict[str, str], databases: list[str], result: 
 def _examine(database: sqlite3.Connection, name: str, level: str, result: CheckResult) -> dict[str, int]:
     file = database.execute("PRAGMA database_list").fetchone()[2]
     pragma = "integrity_check" if level == FULL or os.path.getsize(file) <= INTEGRITY_LIMIT else "quick_check"
-    with ThreadPoolExecutor(1) as beside:  # each reads the whole database
-        asked = beside.submit(_orphans_of, file)
+    with ThreadPoolExecutor(1) as pool:  # each reads the whole database
+        asked = pool.submit(_orphans_of, file)
         answers = [str(row[0]) for row in database.execute(f"PRAGMA {pragma}({_MOST})")]
     if answers != ["ok"]:
         for answer in answers:
