@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.freeze import TRIES, Freeze
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import freeze as freezing
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.freeze import Freeze
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
@@ -39,16 +40,17 @@ def pause(engine: Refusing) -> None:
 
 
 def test_what_runc_gave_up_is_tried_again() -> None:
-    engine = Refusing(GAVE_UP, GAVE_UP)
+    engine = Refusing(*[GAVE_UP] * 10)
     pause(engine)
-    assert engine.asked == TRIES
+    assert engine.asked == 11
 
 
-def test_what_it_gives_up_each_time_is_refused() -> None:
-    engine = Refusing(*[GAVE_UP] * TRIES)
+def test_what_it_gives_up_each_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freezing, "PAUSE_S", 0.3)
+    engine = Refusing(*[GAVE_UP] * 100)
     with pytest.raises(StackError, match="app could not be paused, so nothing was backed up"):
         pause(engine)
-    assert engine.asked == TRIES
+    assert 2 < engine.asked < 10
 
 
 def test_another_refusal_is_final() -> None:
