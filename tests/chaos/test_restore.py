@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -16,7 +17,8 @@ import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
-from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back, kept, restore
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back, kept, restore, writeback
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.safety import open_repository
 from restore_stack import LABELS, PROJECT, VOLUMES, Stack, tree
 
@@ -50,6 +52,27 @@ def test_in_place_and_back_again(stack: Stack, snapshot: dict[str, Any]) -> None
     stack.restore(snapshot=stack.backup(), target="new", new_prefix=f"{PROJECT}look_")
     assert sorted(place.name for place in (stack.directory / f"{PROJECT}look_disk").iterdir()) == ["live", "same"]
     stack.forget_new()
+
+
+def test_what_is_fetched_is_written_out_meanwhile(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    (stack.root("data") / "live" / "large").write_bytes(os.urandom(3 << 20))
+    snapshot = stack.backup()
+    begun: set[str] = set()
+    begin, call = writeback.begin_writing, Restic.call
+
+    def note(file: int, offset: int, length: int) -> None:
+        begin(file, offset, length)
+        begun.add(os.readlink(f"/proc/self/fd/{file}"))
+
+    def end_later(self: Restic, *arguments: str, **options: Any) -> Any:
+        found = call(self, *arguments, **options)
+        time.sleep(1 if arguments[0] == "restore" else 0)  # as if there had been more to fetch
+        return found
+
+    monkeypatch.setattr(writeback, "begin_writing", note)
+    monkeypatch.setattr(Restic, "call", end_later)
+    stack.restore(snapshot=snapshot)
+    assert [place.split("/")[-5:] for place in begun] == [[".new.restoring", "volumes", "data", "live", "large"]]
 
 
 def test_the_safety_capture_of_one_volume_leaves_the_copies_of_the_others(stack: Stack) -> None:

@@ -24,7 +24,8 @@ EACH = ("ext4", "xfs")
 MARGIN_S = 2.0
 VMSTAT = "/proc/vmstat"
 FICLONE, FICLONERANGE = 0x40049409, 0x4020940D  # linux/fs.h
-_WRITTEN = 1 | 2 | 4  # SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER, linux/fs.h
+_BEGUN = 2  # SYNC_FILE_RANGE_WRITE, linux/fs.h
+_WRITTEN = 1 | _BEGUN | 4  # with SYNC_FILE_RANGE_WAIT_BEFORE and _WAIT_AFTER
 _STEP_S = 1.0  # a clock that was set by less than this is covered by the margin
 
 
@@ -75,11 +76,20 @@ def much_is_dirty() -> bool:
 
 def write_out(file: int) -> None:
     """Write the dirty pages of one open file out, without its metadata. Raises OSError where writing failed."""
+    _sync_range(file, 0, 0, _WRITTEN)
+
+
+def begin_writing(file: int, offset: int, length: int) -> None:
+    """Begin to write out what is dirty of a range (bytes) of an open file; does not tell whether it worked."""
+    _sync_range(file, offset, length, _BEGUN)
+
+
+def _sync_range(file: int, offset: int, length: int, how: int) -> None:
+    """sync_file_range(2); a length of 0 is to the end."""
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
-    whole = ctypes.c_longlong(0)  # from the beginning; and a length of 0 is to the end
-    if library.sync_file_range(file, whole, whole, _WRITTEN) != 0:
+    if library.sync_file_range(file, ctypes.c_longlong(offset), ctypes.c_longlong(length), how) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from ..errors import StackError
 from ..filesystem import MountTable
@@ -18,6 +18,7 @@ from .restic import Restic, as_message
 _SPARSE_SINCE = (0, 15)
 _PROGRESS_SINCE = (0, 17)
 _GLOB = "\\*?["
+Meanwhile = Callable[[str], AbstractContextManager[object]]
 
 
 class Restoring:
@@ -50,8 +51,13 @@ class Restoring:
         progress: Callable[[int, int], None] | None = None,
         verify: bool = False,
         total_bytes: int = 0,
+        meanwhile: Meanwhile = nullcontext,
     ) -> None:
-        """Several paths {path in the snapshot: target} at once: one call of restic for each file system."""
+        """Several paths {path in the snapshot: target} at once: one call of restic for each file system.
+
+        meanwhile gets the directory into which restic restores (what a path becomes grows below it, under that path),
+        and what it returns is entered for as long as restic works.
+        """
         for path, target in targets.items():
             _check_target(target)
             if not path.startswith("/") or path == "/":
@@ -63,7 +69,7 @@ class Restoring:
             groups.setdefault(point, {})[path] = target
         done = 0
         for group in groups.values():
-            done += self._restore_group(snapshot_id, group, progress, verify, total_bytes, done)
+            done += self._restore_group(snapshot_id, group, progress, verify, total_bytes, done, meanwhile)
 
     def _restore_group(
         self,
@@ -73,6 +79,7 @@ class Restoring:
         verify: bool,
         total: int,
         before: int,
+        meanwhile: Meanwhile,
     ) -> int:
         version = self.restic.version()
         scratch = scratch_of(next(iter(targets.values())))
@@ -102,13 +109,14 @@ class Restoring:
 
         try:
             os.mkdir(scratch, mode=0o700)
-            self.restic.call(
-                *arguments,
-                snapshot_id,
-                doing=f"restore from the snapshot {snapshot_id[:8]}",
-                on_line=hear,
-                on_tick=tick if version < _PROGRESS_SINCE else None,
-            )
+            with meanwhile(scratch):
+                self.restic.call(
+                    *arguments,
+                    snapshot_id,
+                    doing=f"restore from the snapshot {snapshot_id[:8]}",
+                    on_line=hear,
+                    on_tick=tick if version < _PROGRESS_SINCE else None,
+                )
             for path, target in targets.items():
                 found = scratch + path
                 if not os.path.lexists(found):

@@ -20,8 +20,10 @@ from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
 from .plan import path_names
 from .targets import Target
+from .writeback import Writeback
 
 LISTING = "/listing.jsonl"
+VOLUMES = "/volumes"
 _AT_ONCE = 2  # volumes that are made exact
 
 
@@ -34,16 +36,23 @@ def fetch(
     """
     total = sum(int(target.about.get("size_bytes") or 0) for target in targets)
     progress.phase("fetch", total)
+    keys = [target.key for target in targets]
     groups: dict[int, dict[str, str]] = defaultdict(dict)
     lists: dict[int, str] = {}
     for target in targets:
         beside = target.beside(operation)
         device = os.stat(beside).st_dev
-        groups[device][f"/volumes/{target.key}"] = os.path.join(beside, "new")
+        groups[device][f"{VOLUMES}/{target.key}"] = os.path.join(beside, "new")
         lists.setdefault(device, os.path.join(beside, "meta", "listing.jsonl"))
     for device, wanted in groups.items():
         os.mkdir(os.path.dirname(lists[device]), 0o700)
-        repository.restore_all(snapshot.id, {**wanted, LISTING: lists[device]}, progress.follow(), total_bytes=total)
+        repository.restore_all(
+            snapshot.id,
+            {**wanted, LISTING: lists[device]},
+            progress.follow(),
+            total_bytes=total,
+            meanwhile=lambda scratch: Writeback(scratch + LISTING, scratch + VOLUMES, keys),
+        )
     progress.phase("compare")
 
     def make_exact(target: Target) -> None:
@@ -73,7 +82,7 @@ def fetch_path(
             f"{', '.join(_roots(file, target.key)) or 'nothing'}."
         )
     progress.phase("fetch")
-    wanted = {f"/volumes/{target.key}/{name}": os.path.join(beside, "new", os.path.basename(name)) for name in names}
+    wanted = {f"{VOLUMES}/{target.key}/{name}": os.path.join(beside, "new", os.path.basename(name)) for name in names}
     repository.restore_all(snapshot.id, wanted, progress.follow())
     progress.phase("compare")
     for name in names:
