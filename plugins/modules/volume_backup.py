@@ -181,17 +181,21 @@ way:
   type: str
   sample: two_pass
 files_read:
-  description: How many files the last pass over each volume read.
+  description:
+    - How many files were taken because they might have changed since the last backup. One that might have changed
+      again before the freeze counts once more.
   returned: when a snapshot was made
   type: int
   sample: 38
 bytes_read:
-  description: Bytes read from the volumes, before and within the freeze.
+  description: Bytes read from the volumes, before and within the freeze. None are where blocks are shared (V(reflink)).
   returned: when a snapshot was made
   type: int
   sample: 143654912
 bytes_changed:
-  description: Bytes that the last pass over each volume read, because they might have changed.
+  description:
+    - Bytes of these files, without holes. Where blocks are shared, those of the blocks that the copy did not share
+      before.
   returned: when a snapshot was made
   type: int
   sample: 5242880

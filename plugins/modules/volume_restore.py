@@ -42,6 +42,8 @@ options:
   path:
     description:
       - One file or directory, relative to the root of the one volume in O(volumes). Nothing else is touched.
+      - It is compared with what was captured, and a database of SQLite is checked. Not with O(probe) or
+        O(set_password), which are for whole volumes.
     type: str
   target:
     description:

@@ -26,46 +26,13 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.capture imp
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.durable import MARGIN_S, Flush
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import Mirror, PassReport
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from loop_device import MAKE, mounted
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = ("write", "store", "names")
 LIFE_S = 60
 ROUNDS = 5
 QUIET_S = 2.1  # what nobody has written to for 2 s may be skipped from the next backup on
-MAKE = {kind: [f"mkfs.{kind}", "-q", "-F" if kind == "ext4" else "-f"] for kind in ("ext4", "xfs", "btrfs")}
-
-
-@contextmanager
-def mounted(image: Path, kind: str) -> Iterator[Path]:
-    """A new file system of its own, in a file; gone at the end, whatever happened."""
-    with open(image, "wb") as file:
-        file.truncate(400 << 20)
-    subprocess.run([*MAKE[kind], image], check=True)
-    point = image.with_suffix(".mounted")
-    point.mkdir()
-    device = attach(image)
-    try:
-        subprocess.run(["mount", device, point], check=True)
-        try:
-            yield point
-        finally:
-            if subprocess.run(["umount", point], check=False).returncode:
-                subprocess.run(["umount", "--lazy", point], check=True)
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
-        image.unlink()
-
-
-def attach(image: Path) -> str:
-    """A loop device for the image; its node is made where nothing else does that."""
-    for attempt in range(20):
-        found = subprocess.run(["losetup", "--find"], check=True, capture_output=True, text=True).stdout.strip()
-        if not os.path.exists(found):
-            os.mknod(found, stat.S_IFBLK | 0o660, os.makedev(7, int(found.removeprefix("/dev/loop"))))
-        if not subprocess.run(["losetup", found, image], check=False, capture_output=True).returncode:
-            return found
-        time.sleep(0.1 * attempt)
-    raise AssertionError("no loop device was free")
 
 
 @pytest.fixture(scope="module")

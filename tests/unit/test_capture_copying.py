@@ -144,7 +144,7 @@ class Asked:
     def clone(self, ranges: bool = True) -> list[str]:
         with (self.root / "source").open("rb") as source, (self.root / "target").open("r+b") as target:
             ends = source.fileno(), target.fileno()
-            copying.clone_data(*ends, *[os.fstat(file) for file in ends], ranges)
+            self.shared = copying.clone_data(*ends, *[os.fstat(file) for file in ends], ranges)
         return self.log
 
 
@@ -152,7 +152,8 @@ class Asked:
 def test_where_the_file_system_tells_nothing_all_is_cloned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int
 ) -> None:
-    assert Asked(tmp_path, monkeypatch, told).clone()[-1] == "whole"
+    asked = Asked(tmp_path, monkeypatch, told)
+    assert (asked.clone()[-1], asked.shared) == ("whole", 5000)
 
 
 @pytest.mark.parametrize("told", [errno.EIO, errno.ENOSPC])
@@ -171,7 +172,9 @@ def test_direct_io_under_way_is_waited_for_before_blocks_are_compared(
 ) -> None:
     """Its new blocks come when it is done, and its times moved when it began; a clone of any range waits for it."""
     block = os.statvfs(tmp_path).f_bsize
-    assert Asked(tmp_path, monkeypatch).clone() == [f"0, {block}", "extents below 5000", "extents below 5000"]
+    asked = Asked(tmp_path, monkeypatch)
+    assert asked.clone() == [f"0, {block}", "extents below 5000", "extents below 5000"]
+    assert asked.shared == 0  # nothing lies elsewhere
 
 
 def test_a_file_system_that_was_not_looked_at_gets_whole_clones(

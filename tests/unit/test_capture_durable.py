@@ -10,6 +10,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import durable
@@ -50,10 +51,20 @@ def test_a_flush_tells_when_it_began(tmp_path: Path) -> None:
 
 
 def test_each_file_system_is_flushed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flushed: list[str] = []
-    monkeypatch.setattr(durable, "sync_filesystem", flushed.append)
-    durable.sync_filesystems([str(tmp_path), "/proc", str(tmp_path / ".."), str(tmp_path / "none")])
-    assert flushed == [str(tmp_path), "/proc", str(tmp_path / "none")]
+    opened: list[str] = []
+    really = os.open
+
+    def note(path: str, *rest: Any, **more: Any) -> int:
+        opened.append(path)
+        return really(path, *rest, **more)
+
+    monkeypatch.setattr(durable.os, "open", note)
+    before = len(os.listdir("/proc/self/fd"))
+    durable.sync_filesystems([str(tmp_path), "/proc", str(tmp_path / "..")])
+    with pytest.raises(StackError, match="none cannot be opened to flush its file system: No such file"):
+        durable.sync_filesystems([str(tmp_path), str(tmp_path / "none")])
+    assert opened == [str(tmp_path), "/proc", str(tmp_path)]
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(

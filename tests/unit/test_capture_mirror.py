@@ -261,13 +261,14 @@ def test_ranges_are_cloned_where_blocks_tell_what_differs(
     monkeypatch.setattr(MountTable, "read", lambda: table)
     asked: list[bool] = []
 
-    def clone(source: int, target: int, about: os.stat_result, _old: os.stat_result, by_ranges: bool) -> None:
+    def clone(source: int, target: int, about: os.stat_result, _old: os.stat_result, by_ranges: bool) -> int:
         asked.append(by_ranges)
-        os.pwrite(target, os.pread(source, about.st_size, 0), 0)
+        return os.pwrite(target, os.pread(source, about.st_size, 0), 0)
 
     monkeypatch.setattr(passing, "clone_data", clone)
-    scene.mirror(clone=True).frozen_pass()
+    report = scene.mirror(clone=True).frozen_pass()
     assert set(asked) == {ranges}
+    assert (report.bytes_read, 0 < report.bytes_shared <= report.bytes_total) == (0, True)
 
 
 def test_an_index_that_cannot_be_written_is_named(scene: Scene) -> None:

@@ -88,13 +88,13 @@ class Scene:
 
 def test_a_warm_copy_is_brought_up_to_date_once(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, warm=True)
-    assert scene.run().read_before == 100
+    assert [report.bytes_read for report in scene.run().earlier] == [100]
     assert scene.log == ["census", "armed", "pass", "ready", "others", "frozen", "resumed", "save", "others"]
 
 
 def test_a_cold_copy_is_made_before_the_census(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, warm=False)
-    assert scene.run().read_before == 200
+    assert [report.bytes_read for report in scene.run().earlier] == [100, 100]
     assert scene.log[:6] == ["pass", "census", "armed", "pass", "ready", "others"]
     assert scene.log[6:] == ["frozen", "resumed", "save", "others"]
 

@@ -263,6 +263,8 @@ Q = ["qdrant_storage"]
         (nothing, {"path": "../x", "volumes": Q}, "without .. in it"),
         (nothing, {"path": "x"}, "volumes must name the one volume"),
         (nothing, {"path": "x", "volumes": Q, "target": "new"}, "leave out target: new"),
+        (nothing, {"path": "x", "volumes": Q, "probe": True}, "path is x, and probe is for whole volumes; leave"),
+        (nothing, {"path": "x", "volumes": Q, "set_password": True}, "path is x, and set_password is for whole"),
         (nothing, {"new_prefix": "x"}, "new_prefix is for target: new"),
         (nothing, {"target": "elsewhere"}, "target is 'elsewhere'"),
         (nothing, {"volumes": []}, "volumes is an empty list"),

@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,7 +65,7 @@ class Fetched:
             (self.tree / name).write_bytes((self.captured / name).read_bytes())
 
     def writeback(self) -> Writeback:
-        return Writeback(str(self.listing), str(self.volumes), ["v"])
+        return Writeback(str(self.listing), str(self.volumes))
 
     def of(self, name: str, *pieces: tuple[int, int]) -> Begun:
         return [(str(self.tree / name), offset, length) for offset, length in pieces]
@@ -90,7 +93,11 @@ def test_data_between_holes_in_pieces_that_are_large(fetched: Fetched, begun: Be
     fetched.capture("small", (0, b"x" * 4096))
     fetched.write_listing()
     fetched.restore("plain", "holes", "small")
-    wanted = fetched.of("plain", (0, 2 * MIB)) + fetched.of("holes", (0, MIB), (6 * MIB, 2 * MIB))
+    told = next(entry for entry in listing.read(str(fetched.listing), "v") if entry.path == "holes")
+    assert len(told.holes) == 3
+    large = [(at, length) for at, length in writeback.data_pieces(told) if length >= MIB]
+    assert len(large) == 2
+    wanted = fetched.of("plain", (0, 2 * MIB)) + fetched.of("holes", *large)
     with fetched.writeback():
         soon(lambda: len(begun) >= len(wanted))
         rounds()
@@ -111,42 +118,116 @@ def test_what_has_grown_once_more(fetched: Fetched, begun: Begun) -> None:
         soon(lambda: len(begun) > before)
 
 
-def test_a_listing_that_is_not_there_in_whole_yet(fetched: Fetched, begun: Begun) -> None:
+def test_in_slices_that_nobody_waits_for_at_the_end(
+    fetched: Fetched, begun: Begun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writeback, "_AT_ONCE", MIB)
+    fetched.capture("plain", (0, b"x" * (3 * MIB + 5)))
+    fetched.write_listing()
+    fetched.restore("plain")
+    begin = writeback.begin_writing
+    left = threading.Event()
+
+    def slow(file: int, offset: int, length: int) -> None:
+        begin(file, offset, length)
+        if len(begun) == 6:  # in the second round
+            left.wait(SOON_S)
+
+    monkeypatch.setattr(writeback, "begin_writing", slow)
+    with fetched.writeback() as work:
+        soon(lambda: len(begun) == 4)
+        assert begun == fetched.of("plain", (0, MIB), (MIB, MIB), (2 * MIB, MIB), (3 * MIB, 5))
+        os.utime(fetched.tree / "plain")  # as restic does at the end
+        soon(lambda: len(begun) == 6)
+        work._over.set()
+        left.set()
+    assert len(begun) == 6
+
+
+def test_a_listing_that_is_not_there_in_whole_yet(
+    fetched: Fetched, begun: Begun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fetched.capture("plain", (0, b"x" * 2 * MIB))
     whole = fetched.write_listing()
-    fetched.listing.write_bytes(whole[:-20])
+    read: list[str] = []
+    really = listing.read
+
+    def noted(file: str, key: str | None = None) -> Iterator[listing.Entry]:
+        read.append(file)
+        return really(file, key)
+
+    monkeypatch.setattr(listing, "read", noted)
     fetched.restore("plain")
     with fetched.writeback():
-        rounds()
+        for part in (whole[:-20], whole[: whole.rindex(b'{"entries"')]):
+            fetched.listing.write_bytes(part)
+            rounds()
+        assert read == []
         fetched.listing.write_bytes(bytes(100) + whole[100:])  # the beginning comes last
         rounds()
-        assert begun == []
+        assert (bool(read), begun) == (True, [])
         fetched.listing.write_bytes(whole)
         soon(lambda: len(begun) == 1)
 
 
-def test_one_that_is_very_long_is_left_alone(fetched: Fetched, begun: Begun, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("most", [0, -1])
+def test_one_that_is_very_long_is_left_alone(
+    fetched: Fetched, begun: Begun, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
     fetched.capture("plain", (0, b"x" * 2 * MIB))
-    monkeypatch.setattr(writeback, "_MOST_LISTED", len(fetched.write_listing()) - 1)
+    monkeypatch.setattr(writeback, "_MOST_LISTED", len(fetched.write_listing()) + most)
     fetched.restore("plain")
     with fetched.writeback():
         rounds()
-    assert begun == []
+    assert len(begun) == 1 + most
 
 
-def test_a_link_leads_nowhere(fetched: Fetched, begun: Begun, tmp_path: Path) -> None:
+def link(place: Path, outside: Path) -> None:
+    place.symlink_to(outside)
+
+
+def pipe(place: Path, _outside: Path) -> None:
+    os.mkfifo(place)
+
+
+def device(place: Path, _outside: Path) -> None:
+    os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(1, 5))  # /dev/zero
+
+
+@pytest.mark.parametrize("make", [link, pipe, device])
+def test_what_is_no_file_is_not_opened(
+    fetched: Fetched, begun: Begun, tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    fetched.capture("odd", (0, b"x" * 2 * MIB))
     fetched.capture("plain", (0, b"x" * 2 * MIB))
     fetched.write_listing()
     (tmp_path / "outside").write_bytes(b"x" * 2 * MIB)
-    fetched.restore()
-    (fetched.tree / "plain").symlink_to(tmp_path / "outside")
+    fetched.restore("plain")
+    make(fetched.tree / "odd", tmp_path / "outside")
+    with fetched.writeback():
+        rounds()
+    assert begun == fetched.of("plain", (0, 2 * MIB))
+
+
+@pytest.mark.parametrize("make", [link, pipe, device])
+def test_nor_a_listing_that_is_none(
+    fetched: Fetched, begun: Begun, tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    fetched.capture("plain", (0, b"x" * 2 * MIB))
+    fetched.write_listing()
+    fetched.restore("plain")
+    fetched.listing.rename(tmp_path / "outside")
+    make(fetched.listing, tmp_path / "outside")
     with fetched.writeback():
         rounds()
     assert begun == []
+    with pytest.raises(StackError, match="cannot be read"):
+        list(listing.read(str(fetched.listing)))
 
 
-def test_what_fails_is_left_to_the_flush_at_the_end(
-    fetched: Fetched, monkeypatch: pytest.MonkeyPatch, begun: Begun
+@pytest.mark.parametrize(("code", "told"), [(errno.EIO, True), (errno.ENOSPC, True), (errno.EINVAL, False)])
+def test_what_the_disk_refuses_is_told(
+    fetched: Fetched, monkeypatch: pytest.MonkeyPatch, begun: Begun, code: int, told: bool
 ) -> None:
     fetched.capture("plain", (0, b"x" * 2 * MIB))
     fetched.write_listing()
@@ -155,9 +236,31 @@ def test_what_fails_is_left_to_the_flush_at_the_end(
 
     def refuse(file: int, _offset: int, _length: int) -> None:
         asked.append(file)
-        raise OSError(5, "Input/output error")
+        raise OSError(code, os.strerror(code))
+
+    def run() -> None:
+        with fetched.writeback():
+            soon(lambda: len(asked) > 1)
 
     monkeypatch.setattr(writeback, "begin_writing", refuse)
+    if told:
+        with pytest.raises(StackError, match=r"What was fetched of v cannot be written out \(plain: .*\); check"):
+            run()
+    else:
+        run()
+
+
+def test_what_nobody_expected_ends_no_restore(fetched: Fetched, monkeypatch: pytest.MonkeyPatch, begun: Begun) -> None:
+    fetched.capture("plain", (0, b"x" * 2 * MIB))
+    fetched.write_listing()
+    fetched.restore("plain")
+    asked: list[str] = []
+
+    def fail(file: str) -> bool:
+        asked.append(file)
+        raise RecursionError
+
+    monkeypatch.setattr(writeback, "_is_whole", fail)
     with fetched.writeback():
         soon(lambda: len(asked) > 1)
 

@@ -274,15 +274,16 @@ class _Backup:
     def _result(
         self, plan: CapturePlan, captured: Captured, manifest: Manifest, commit: Commit, removed: list[str]
     ) -> dict[str, Any]:
-        reports = captured.reports.values()
+        passes = [*captured.earlier, *captured.reports.values()]
+        read = sum(report.bytes_read for report in passes)
         result: dict[str, Any] = {
             "changed": True,
             "snapshot_id": commit.snapshot_id,
             "freeze_s": manifest.freeze_s,
             "way": captured.way,
-            "files_read": sum(report.files_read for report in reports),
-            "bytes_read": sum(report.bytes_read for report in reports) + captured.read_before,
-            "bytes_changed": sum(report.bytes_read for report in reports),
+            "files_read": sum(report.files_read for report in passes),
+            "bytes_read": read,
+            "bytes_changed": read + sum(report.bytes_shared for report in passes),
             "bytes_stored": commit.bytes_stored,
             "volumes": {key: dict(about) for key, about in manifest.volumes.items()},
             "exports": manifest.exports,

@@ -10,7 +10,10 @@ import socket
 from datetime import datetime, timezone
 from typing import Any
 
-from ..capture.plan import make_plan
+from ..capture.durable import may_clone
+from ..capture.plan import CapturePlan, make_plan
+from ..capture.staging import Staging, staging_root
+from ..capture.way import check_space, choose
 from ..engine import Engine
 from ..errors import StackError
 from ..operation.places import Places
@@ -23,8 +26,10 @@ from .request import BackupRequest, tags_of
 def predict(request: BackupRequest, engine: Engine, places: Places, repository: Repository) -> dict[str, Any]:
     """The result of the module volume_backup in check mode; StackError for what would be refused."""
     plan = make_plan(engine, request.project, request.volumes, request.quiesce)
+    _foresee(request, plan, places)
     actions = []
-    if not repository.exists():
+    there = repository.exists()
+    if not there:
         if not request.init:
             raise no_repository(repository)
         actions.append(f"repository {repository.restic.shown} would be made")
@@ -34,7 +39,9 @@ def predict(request: BackupRequest, engine: Engine, places: Places, repository: 
         actions.append(f"{', '.join(sorted(frozen))} would be frozen meanwhile")
     removed: list[Snapshot] = []
     warnings: list[str] = []
-    if repository.exists():
+    if there:
+        if repository.restic.local_path and not request.keep:  # else it has been opened, or will be
+            repository.open()
         new = Snapshot(
             "new", "new", datetime.now(timezone.utc), tuple(tags_of(request, plan)), socket.gethostname(), ()
         )
@@ -55,6 +62,14 @@ def predict(request: BackupRequest, engine: Engine, places: Places, repository: 
         "actions": actions,
         "warnings": warnings,
     }
+
+
+def _foresee(request: BackupRequest, plan: CapturePlan, places: Places) -> None:
+    """Raise StackError where the copy would find no room, or not the file systems that its way needs."""
+    paths = [volume.path for volume in plan.volumes]
+    staging = Staging(staging_root(request.staging_dir, places.staging, request.project, paths, may_clone))
+    way = choose(request.capture, plan.volumes, staging, request.freeze_budget, may_clone)
+    check_space(plan.volumes, staging, way)
 
 
 def no_repository(repository: Repository) -> StackError:

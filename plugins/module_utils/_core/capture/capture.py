@@ -33,14 +33,14 @@ _SHORT_PASS_S = 1.0  # what is written meanwhile is little, and another pass cos
 class Captured:
     """freeze_s is the freeze window in seconds; reports are by volume key, the last pass of each.
 
-    read_before is how many bytes were read outside of the window; quiesced is [{name, how}]. before is what the witness
-    said.
+    earlier are those of the passes before, in which it was written to; quiesced is [{name, how}]. before is what the
+    witness said.
     """
 
     way: str
     freeze_s: float
     reports: dict[str, PassReport] = field(default_factory=dict)
-    read_before: int = 0
+    earlier: list[PassReport] = field(default_factory=list)
     quiesced: list[dict[str, str]] = field(default_factory=list)
     before: Any = None
 
@@ -96,14 +96,14 @@ def capture(
                 flush(mirrors)
         else:
             asked = time.monotonic()
-            found.read_before += pre_copy(mirrors)
+            found.earlier += pre_copy(mirrors)
             copied = time.monotonic()
             ready()
             was_long = copied - asked > _SHORT_PASS_S
             if was_long:  # the census is of a moment long before the window
                 found.before = witness()
             if was_long or time.monotonic() - copied > _SHORT_WAIT_S:
-                found.read_before += pre_copy(mirrors)
+                found.earlier += pre_copy(mirrors)
         journal.phase("freeze")
         progress.phase("freeze")
         nonlocal begun
@@ -113,7 +113,7 @@ def capture(
     freeze = Freeze(engine, plan.project, places, journal, plan.pause, plan.stop, *timeouts, last)
     try:
         if way.name != "single":
-            found.read_before = pre_copy([mirror for mirror in mirrors if not mirror.is_warm()])
+            found.earlier += pre_copy([mirror for mirror in mirrors if not mirror.is_warm()])
         found.before = witness()
         with freeze:
             for key, mirror in frozen.items():
@@ -146,20 +146,21 @@ def flush(mirrors: list[Mirror]) -> None:
         mirror.flush()
 
 
-def pre_copy(mirrors: list[Mirror]) -> int:
-    """Pass after pass, until one is short or passes stop helping; returns the bytes read.
+def pre_copy(mirrors: list[Mirror]) -> list[PassReport]:
+    """Pass after pass, until one is short or passes stop helping; returns their reports.
 
     A whole copy is made before the census and the guard; what changed since the last backup only after them. Where much
     waits to be written it is written out at once, or the kernel would let whoever writes next wait: the window.
     """
-    total, before = 0, None
+    made: list[PassReport] = []
+    before = None
     for _number in range(_MOST_LIVE_PASSES):
         reports = [mirror.live_pass() for mirror in mirrors]
         if much_is_dirty():
             sync_filesystems(mirror.target for mirror in mirrors)
         read = sum(report.bytes_read for report in reports)
-        total += read
+        made += reports
         if sum(report.seconds for report in reports) <= _SHORT_PASS_S or (before is not None and read > before * 0.7):
             break
         before = read
-    return total
+    return made

@@ -103,25 +103,29 @@ def dig(target: int, offset: int, length: int) -> None:
         offset, length = offset + done, length - done
 
 
-def clone_data(source: int, target: int, about: os.stat_result, old: os.stat_result, ranges: bool) -> None:
-    """Let the open file target share the blocks of source; raises OSError where the file system cannot.
+def clone_data(source: int, target: int, about: os.stat_result, old: os.stat_result, ranges: bool) -> int:
+    """Let the open file target share the blocks of source; the bytes that it did not share before, holes left out.
 
-    ranges: where target is an older clone, only what lies on other blocks; the rest stays in the page cache.
+    ranges: where target is an older clone, only what lies on other blocks; the rest stays in the page cache. Raises
+    OSError where the file system cannot.
     """
-    if ranges and _clone_ranges(source, target, about.st_size, old.st_size):
-        return
+    shared = _clone_ranges(source, target, about.st_size, old.st_size) if ranges else None
+    if shared is not None:
+        return shared
     if old.st_size:
         os.ftruncate(target, 0)  # a clone never shortens
     if about.st_size:
         fcntl.ioctl(target, FICLONE, source)
+    return min(about.st_size, about.st_blocks * 512)
 
 
-def _clone_ranges(source: int, target: int, size: int, old_size: int) -> bool:
-    """False where there is little to keep, what differs is not told, or source has changed its size meanwhile."""
+def _clone_ranges(source: int, target: int, size: int, old_size: int) -> int | None:
+    """None where there is little to keep, what differs is not told, or source has changed its size meanwhile."""
     block = os.fstatvfs(target).f_bsize
     kept = min(size, old_size) // block * block
     if not kept:
-        return False
+        return None
+    shared = 0
     try:
         if size != old_size:
             os.ftruncate(target, kept)  # elsewhere in a block it would be read, filled with zeros and written at once
@@ -129,14 +133,15 @@ def _clone_ranges(source: int, target: int, size: int, old_size: int) -> bool:
         _clone_range(source, target, 0, block)  # waits for direct I/O that is under way, as extents() does not
         ours, theirs = extents(source, size), extents(target, size)
         if ours is None or theirs is None:
-            return False
+            return None
         for begin, end in differing(ours, theirs, size):
             _clone_range(source, target, begin, 0 if end == size else end - begin)
+            shared += end - begin
     except OSError as error:
         if error.errno in _NOT_TOLD:
-            return False
+            return None
         raise  # above all what a write has failed with: it is told once
-    return True
+    return shared
 
 
 def _clone_range(source: int, target: int, begin: int, length: int) -> None:

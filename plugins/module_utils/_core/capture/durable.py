@@ -15,11 +15,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from ..errors import StackError
+from ..filesystem import MountTable
 
 KNOWN = ("ext4", "xfs", "btrfs")
 """File systems on which a flush write-protects dirty pages, so that every later store moves the file's times."""
 EACH = ("ext4", "xfs")
 """Those on which flushing one file does the same for it; btrfs may leave compressed pages to a thread of its own."""
+
+_SHARING = ("xfs", "btrfs")  # where files can share blocks
 
 MARGIN_S = 2.0
 VMSTAT = "/proc/vmstat"
@@ -29,36 +32,67 @@ _WRITTEN = 1 | _BEGUN | 4  # with SYNC_FILE_RANGE_WAIT_BEFORE and _WAIT_AFTER
 _STEP_S = 1.0  # a clock that was set by less than this is covered by the margin
 
 
-def sync_filesystem(path: str) -> float:
-    """Write out all dirty pages of the file system of path; returns time.time() (seconds) at the START of the flush.
+class OpenFileSystems:
+    """The file systems of some directories, each opened once. Raises StackError where one cannot be.
 
-    Raises StackError where the file system reports that writing failed.
+    A flush sees each error of writing since then, whoever else has flushed and been told of it meanwhile: an error is
+    told once to everybody who had the file system open before (errseq_t, Linux 5.8 and newer; older ones tell of
+    metadata only).
     """
-    import ctypes
 
-    library = ctypes.CDLL(None, use_errno=True)
-    started = time.time()
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise StackError(f"{path} cannot be opened to flush its file system: {error.strerror}.") from None
-    try:
-        if library.syncfs(descriptor) != 0:
-            reason = os.strerror(ctypes.get_errno())
-            raise StackError(f"The file system of {path} could not be flushed ({reason}): check its disk first.")
-    finally:
-        os.close(descriptor)
-    return started
+    def __init__(self, paths: Iterable[str]):
+        self._open: dict[int, tuple[str, int]] = {}  # by device
+        try:
+            for path in paths:
+                self._add(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _add(self, path: str) -> None:
+        try:
+            device = os.stat(path).st_dev
+            if device not in self._open:
+                self._open[device] = path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StackError(f"{path} cannot be opened to flush its file system: {error.strerror}.") from None
+
+    def __enter__(self) -> OpenFileSystems:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def flush(self) -> float:
+        """Write out all dirty pages; returns time.time() (seconds) at the START.
+
+        Raises StackError where a file system reports that writing failed.
+        """
+        import ctypes
+
+        library = ctypes.CDLL(None, use_errno=True)
+        started = time.time()
+        for path, descriptor in self._open.values():
+            if library.syncfs(descriptor) != 0:
+                reason = os.strerror(ctypes.get_errno())
+                raise StackError(f"The file system of {path} could not be flushed ({reason}): check its disk first.")
+        return started
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1][1])
+
+
+def sync_filesystem(path: str) -> float:
+    """Write out all dirty pages of the file system of path; returns and raises as OpenFileSystems.flush() does."""
+    with OpenFileSystems([path]) as system:
+        return system.flush()
 
 
 def sync_filesystems(paths: Iterable[str]) -> None:
     """sync_filesystem() once for each file system on which some of the paths lie."""
-    done = set()
-    for path in paths:
-        device = os.stat(path).st_dev if os.path.exists(path) else -1  # which sync_filesystem() refuses
-        if device not in done:
-            sync_filesystem(path)
-            done.add(device)
+    with OpenFileSystems(paths) as systems:
+        systems.flush()
 
 
 def much_is_dirty() -> bool:
@@ -161,6 +195,14 @@ def can_clone(source_dir: str, target_dir: str) -> bool:
             with suppress(FileNotFoundError):
                 os.unlink(name)
     return True
+
+
+def may_clone(source_dir: str, target_dir: str) -> bool:
+    """Like can_clone, by what the file systems are: writes nothing, and target_dir need not be there yet."""
+    while not os.path.isdir(target_dir):
+        target_dir = os.path.dirname(target_dir)
+    kind = MountTable.read().of(os.path.realpath(source_dir)).type
+    return kind in _SHARING and os.stat(source_dir).st_dev == os.stat(target_dir).st_dev
 
 
 def _plain(path: str, flags: int) -> int:

@@ -82,6 +82,7 @@ class Freeze:
         self._paused: list[Mapping[str, Any]] = []  # in start order, as all lists here
         self._stopped: list[Mapping[str, Any]] = []
         self._begun: float | None = None
+        self._patient_until: float | None = None
 
     def __enter__(self) -> Freeze:
         pause, stop = self._prepare()
@@ -210,20 +211,28 @@ class Freeze:
             ) from error
 
     def _pause(self, container: Mapping[str, Any]) -> None:
-        """Pause a container. With cgroups v1 runc gives up after 0.1 s or so, and lets it run: try again.
+        """Pause a container. With cgroups v1 runc gives up after 0.1 s or so, and lets it run: try again for a while.
 
-        Nothing is lost by that: what was paused before it stays so, and the guard's deadline holds for all.
+        That while is one for all containers of the freeze: those that are paused already wait. And only in the run of
+        the container that the journal has.
         """
-        end = time.monotonic() + PAUSE_S
         while True:
             try:
                 self._engine.pause(container["Id"])
                 return
             except StackError as error:
-                if time.monotonic() > end or GAVE_UP not in str(error):
+                if GAVE_UP not in str(error) or self._is_late(container):
                     raise
-            self.check()
             time.sleep(PAUSE_AGAIN_S)
+
+    def _is_late(self, container: Mapping[str, Any]) -> bool:
+        """Whether a pause must not be tried again."""
+        now = time.monotonic()
+        self._patient_until = self._patient_until or now + PAUSE_S
+        if now > self._patient_until or self._has_fired():
+            return True
+        started = self._engine.inspect_container(container["Id"])["State"]["StartedAt"]
+        return bool(started != container["State"]["StartedAt"])
 
     def _broken(self) -> str | None:
         """Why this was not one instant, or None. From the list: an inspection waits for a health check under way.

@@ -26,11 +26,15 @@ _TIMES = {"st_size": "size", "st_mtime_ns": "mtime", "st_ctime_ns": "ctime"}
 
 @dataclass
 class PassReport:
-    """files and bytes_total: what the tree holds (apparent bytes); bytes_read: data read, holes left out."""
+    """files and bytes_total: what the tree holds (apparent bytes); bytes_read: data read, holes left out.
+
+    bytes_shared: data that nobody read, as its blocks became the copy's too.
+    """
 
     files: int = 0
     files_read: int = 0
     bytes_read: int = 0
+    bytes_shared: int = 0
     bytes_total: int = 0
     files_removed: int = 0
     seconds: float = 0.0
@@ -264,7 +268,7 @@ class Pass:
             self._write_out(ours)
             with opened(self._open_target(place, known, name)) as theirs:
                 if self._rules.clone:
-                    clone_data(ours, theirs, about, os.fstat(theirs), self._rules.ranges)
+                    self.report.bytes_shared += clone_data(ours, theirs, about, os.fstat(theirs), self._rules.ranges)
                 else:
                     self.report.bytes_read += copy_data(ours, theirs, about, os.fstat(theirs), self._tell)
                 copy_metadata(ours, theirs, about)

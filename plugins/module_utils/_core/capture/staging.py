@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import StackError
 from ..filesystem import covers
@@ -135,11 +135,18 @@ def _require_ours(path: str) -> None:
         raise StackError(f"staging_dir {path} is not a directory that only we can write to; name another one.")
 
 
-def staging_root(asked: str | None, default: str, project: str, paths: Iterable[str]) -> str:
+def staging_root(
+    asked: str | None,
+    default: str,
+    project: str,
+    paths: Iterable[str],
+    shares: Callable[[str, str], bool] = can_clone,
+) -> str:
     """Where staging lies: asked, or default, or beside the volumes where only that lets them share blocks.
 
     default is used unless all of paths (the volumes' directories) lie on one other XFS or btrfs: then it is a hidden
-    directory in their common parent. Raises StackError for one that lies inside a volume.
+    directory in their common parent. shares tells whether two directories can share blocks. Raises StackError for one
+    that lies inside a volume.
     """
     volumes = list(paths)
     for path in volumes:
@@ -151,20 +158,17 @@ def staging_root(asked: str | None, default: str, project: str, paths: Iterable[
     if parent in volumes:
         parent = os.path.dirname(parent)
     devices = {os.stat(path).st_dev for path in (*volumes, parent)}
-    if len(devices) != 1 or os.stat(_existing(default)).st_dev in devices:
+    if len(devices) != 1 or os.stat(existing(default)).st_dev in devices:
         return default
     beside = os.path.join(parent, _OURS, project, "staging")
-    return beside if _shares_blocks(volumes[0], parent) else default
-
-
-def _shares_blocks(volume: str, parent: str) -> bool:
     try:
-        return can_clone(volume, parent)
+        return beside if shares(volumes[0], parent) else default
     except OSError:
-        return False
+        return default
 
 
-def _existing(path: str) -> str:
+def existing(path: str) -> str:
+    """The nearest directory at or above a path that is there."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path

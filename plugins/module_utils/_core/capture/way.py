@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..byte_sizes import show_bytes
@@ -14,7 +14,7 @@ from ..errors import StackError
 from ..filesystem import free_and_total
 from .durable import can_clone
 from .plan import PlannedVolume
-from .staging import Staging
+from .staging import Staging, existing
 
 # Bytes a second of a copy inside the window. cp alone moves 2 GB/s from the page cache; on a busy machine with 2 cores
 # 273 MB took 1.48 s, so a fifth of that is counted on.
@@ -30,14 +30,21 @@ class Way:
     clone: dict[str, bool] = field(default_factory=dict)
 
 
-def choose(asked: str, volumes: Sequence[PlannedVolume], staging: Staging, budget: float) -> Way:
-    """The way that is asked for, or with "auto" the first that fits. staging is prepared.
+def choose(
+    asked: str,
+    volumes: Sequence[PlannedVolume],
+    staging: Staging,
+    budget: float,
+    shares: Callable[[str, str], bool] = can_clone,
+) -> Way:
+    """The way that is asked for, or with "auto" the first that fits.
 
-    budget is in seconds: how long one copy of everything may take inside the freeze window. Raises StackError where
-    reflink is asked for and the file systems cannot.
+    budget is in seconds: how long one copy of everything may take inside the freeze window. shares tells whether two
+    directories can share blocks; can_clone tries it, in staging that is prepared. Raises StackError where reflink is
+    asked for and the file systems cannot.
     """
     frozen = [volume for volume in volumes if volume.quiesce != "none"]
-    clone = {volume.key: can_clone(volume.path, staging.root) for volume in volumes}
+    clone = {volume.key: shares(volume.path, staging.root) for volume in volumes}
     unable = [volume for volume in frozen if not clone[volume.key]]
     if asked == "reflink" and unable:
         raise StackError(
@@ -58,7 +65,7 @@ def check_space(volumes: Sequence[PlannedVolume], staging: Staging, way: Way) ->
     for volume in volumes:
         if not way.clone[volume.key]:
             needed += max(0, volume.size.allocated_bytes - staging.size(volume.key).allocated_bytes)
-    free = free_and_total(staging.root)[0]
+    free = free_and_total(existing(staging.root))[0]
     if free is not None and free < needed:
         raise StackError(
             f"There is no room for staging at {staging.root}: needed {show_bytes(needed)}, free {show_bytes(free)}, "

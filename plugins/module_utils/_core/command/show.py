@@ -25,7 +25,7 @@ def backup(project: str, result: Mapping[str, Any]) -> str:
     lines = [
         f"Snapshot {result['snapshot_id'][:8]} of the stack {project}, {len(volumes)} volumes",
         f"  writes blocked  {duration(float(result['freeze_s']))} ({result['way'].replace('_', '-')})",
-        f"  read            {show_bytes(result['bytes_read'])}",
+        _taken(result),
         f"  newly stored    {show_bytes(result['bytes_stored'])}",
         f"  took            {_timings(result['timings'])}",
         "",
@@ -37,6 +37,13 @@ def backup(project: str, result: Mapping[str, Any]) -> str:
     if removed:
         lines += ["", f"Removed as no longer kept: {', '.join(identity[:8] for identity in removed)}"]
     return "\n".join(lines + _warnings(result))
+
+
+def _taken(result: Mapping[str, Any]) -> str:
+    """How much was copied, or shared and not read."""
+    if result["way"] == "reflink":
+        return f"  shared          {show_bytes(result['bytes_changed'])}"
+    return f"  read            {show_bytes(result['bytes_read'])}"
 
 
 def restore(project: str, result: Mapping[str, Any]) -> str:

@@ -49,9 +49,9 @@ class Standby:
 
     def follow(self) -> int:
         """Pass after pass while others write, until one is short; the copies are on disk then. Returns bytes read."""
-        read = pre_copy(list(self._mirrors.values()))
+        made = pre_copy(list(self._mirrors.values()))
         self.sync()
-        return read
+        return sum(report.bytes_read for report in made)
 
     def catch_up(self) -> int:
         """One pass, right before all stops: what follow() and waiting have left. Returns bytes read."""

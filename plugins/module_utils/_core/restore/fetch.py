@@ -36,7 +36,6 @@ def fetch(
     """
     total = sum(int(target.about.get("size_bytes") or 0) for target in targets)
     progress.phase("fetch", total)
-    keys = [target.key for target in targets]
     groups: dict[int, dict[str, str]] = defaultdict(dict)
     lists: dict[int, str] = {}
     for target in targets:
@@ -51,7 +50,7 @@ def fetch(
             {**wanted, LISTING: lists[device]},
             progress.follow(),
             total_bytes=total,
-            meanwhile=lambda scratch: Writeback(scratch + LISTING, scratch + VOLUMES, keys),
+            meanwhile=lambda scratch: Writeback(scratch + LISTING, scratch + VOLUMES),
         )
     progress.phase("compare")
 

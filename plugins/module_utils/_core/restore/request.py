@@ -83,6 +83,9 @@ class RestoreRequest:
     def _check_path(self, path: str) -> None:
         if self.volumes is None or len(self.volumes) != 1:
             raise StackError(f"path is {path}, and volumes must name the one volume that it is in.")
+        for name in ("probe", "set_password"):
+            if getattr(self, name):
+                raise StackError(f"path is {path}, and {name} is for whole volumes; leave out one of them.")
         if self.target == "new":
             raise StackError("path restores into a volume that is there; leave out target: new, or path.")
         normal = posixpath.normpath(path)

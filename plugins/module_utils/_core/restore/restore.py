@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from ..capture.durable import sync_filesystems
+from ..capture.durable import OpenFileSystems
 from ..engine import Engine
 from ..errors import StackError
 from ..operation.journal import Journal
@@ -67,7 +66,7 @@ def run(request: RestoreRequest, engine: Engine, progress: Progress, check_mode:
 
 def new_id() -> str:
     """An operation's id, as the names of our directories end."""
-    return f"{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+    return f"{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
 
 
 def _predict(plan: RestorePlan) -> dict[str, Any]:
@@ -121,15 +120,15 @@ class _Restore:
         plan, progress, journal = self.plan, self.progress, self.journal
         journal.phase("fetch")
         self._prepare()
-        self._fetch()
-        journal.phase("check")
-        if not self.request.path:
-            self._check()
+        with OpenFileSystems(target.beside(self.record.id) for target in plan.targets) as systems:
+            self._fetch()
+            journal.phase("check")
+            self._check(systems)
             self.verdict.set_password()
             self.verdict.probe()
-        safety = self._safety()
-        progress.phase("sync")
-        self._write_out()
+            safety = self._safety()
+            progress.phase("sync")
+            systems.flush()
         downtime = self.exchange.run(
             self._swaps,
             self.request.start,
@@ -198,22 +197,20 @@ class _Restore:
         else:
             fetch.fetch(self.repository, plan.snapshot, plan.targets, self.record.id, self.progress)
 
-    def _check(self) -> None:
+    def _check(self, systems: OpenFileSystems) -> None:
         """Most of the writing out takes place meanwhile."""
         with ThreadPoolExecutor(1) as pool:
-            written = pool.submit(self._write_out)
+            written = pool.submit(systems.flush)
             self.verdict.check()
         written.result()
-
-    def _write_out(self) -> None:
-        sync_filesystems(target.beside(self.record.id) for target in self.plan.targets)
 
     def _safety(self) -> str | None:
         if not self.request.safety:
             return None
         self.journal.phase("safety")
         self.progress.phase("safety")
-        made = safety_capture(self.plan, self.engine, self.places, self.repository, self.journal, self.warnings)
+        same = self.plan, self.engine, self.places, self.repository, self.progress, self.journal
+        made = safety_capture(*same, self.warnings)
         if made:
             self.verdict.extra.append(f"safety snapshot {made[:8]} of what was live made")
         return made

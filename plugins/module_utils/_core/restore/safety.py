@@ -30,7 +30,13 @@ def open_repository(request: RestoreRequest, places: Places) -> Repository:
 
 
 def safety_capture(
-    plan: RestorePlan, engine: Engine, places: Places, repository: Repository, journal: Journal, warnings: list[str]
+    plan: RestorePlan,
+    engine: Engine,
+    places: Places,
+    repository: Repository,
+    progress: Progress,
+    journal: Journal,
+    warnings: list[str],
 ) -> str | None:
     """Make a snapshot of what is live and will be replaced; its id, None where there is nothing to save."""
     crashing = {about["Id"] for about in plan.containers.values() if about["State"].get("Restarting")}
@@ -56,7 +62,7 @@ def safety_capture(
         root = staging_root(request.staging_dir, places.staging, request.project, paths)
         if not os.path.isdir(root):  # backups keep no copy here, or make it elsewhere
             request = replace(request, staging="discard")
-        result = run_locked(request, engine, places, repository, Progress(), journal)
+        result = run_locked(request, engine, places, repository, progress, journal)
     except StackError as error:
         raise StackError(
             f"The safety capture of what is live failed: {error} Set safety: false to restore without one (the old "

@@ -60,20 +60,26 @@ class Verdict:
         self._expected = {target.key: plan.manifest.volumes[target.key].get("census") for target in plan.targets}
 
     def check(self) -> None:
-        if self.request.path:
+        """The stores' own checks. Of a single path only a database of SQLite is whole in itself, and has no census."""
+        if self.request.path and not self._is_database():
             return
         self.progress.phase("check")
         results = fetch.check(self.plan.targets, self.operation, self.places.scratch)
         self.warnings += [f"{key}: {text}" for key, result in results.items() for text in result.findings]
         counted = {key: result.census for key, result in results.items() if result.census is not None}
         self.census.update(counted)
-        if self.request.check_census:
+        if self.request.check_census and not self.request.path:
             wrong = census.compare({key: self._expected[key] for key in counted}, counted)
             if wrong:
                 raise StackError(f"The restored copy does not hold what the snapshot says: {' '.join(wrong)}")
 
+    def _is_database(self) -> bool:
+        (target,) = self.plan.targets
+        file = os.path.join(self._directories[target.key], os.path.basename(str(self.request.path)))
+        return target.store == sqlite.KIND and sqlite.starts_with(file, sqlite.MAGIC)
+
     def set_password(self) -> None:
-        if not self.request.set_password or self.request.path:
+        if not self.request.set_password:
             return
         for store in stores_of(self.engine, self.plan.containers, self._keys):
             if store.kind != neo4j.KIND:
@@ -96,7 +102,7 @@ class Verdict:
         self.warnings.append("set_password is set, and no container with a restored Neo4j is there; nothing was set.")
 
     def probe(self) -> None:
-        if not self.request.probe or self.request.path:
+        if not self.request.probe:
             return
         self.journal.phase("probe")
         self.progress.phase("probe")
