@@ -4,8 +4,9 @@
 
 """One backup in a process of its own, to which something happens: backup_child.py ROOT PROJECT WHAT.
 
-WHAT is a phase, at whose start it kills itself with -9; "fill:PHASE:FILE", which fills FILE's disk then; "slow", which
-makes the copy inside the freeze take seconds, for who kills it from outside; or "none".
+WHAT is a phase, at whose start it kills itself with -9; "throw-away": the same when the first one of a probe runs;
+"fill:PHASE:FILE", which fills FILE's disk then; "slow", which makes the copy inside the freeze take seconds, for who
+kills it from outside; or "none".
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mir
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
+from ansible_collections.openmemory.stack.plugins.module_utils._core.proof.throwaway import Throwaway
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
 
 FROZEN_SECONDS = 30.0
 
 
-def request(root: Path, project: str, prune: bool = False) -> BackupRequest:
+def request(root: Path, project: str, what: str = "") -> BackupRequest:
     return BackupRequest(
         project,
         str(root / "repository"),
@@ -38,7 +40,9 @@ def request(root: Path, project: str, prune: bool = False) -> BackupRequest:
         capture="two_pass",
         state_dir=str(root / "state"),
         keep=Keep(last=3),
-        prune=prune,
+        prune="retention" in what,
+        verify="full" if what in ("probe", "throw-away") else "quick",
+        export=what == "export",
     )
 
 
@@ -59,6 +63,16 @@ def main(root: str, project: str, what: str) -> int:
         if what.startswith(f"fill:{state['phase']}:"):
             fill(what.split(":")[2])
 
+    if what == "throw-away":
+        start = Throwaway.start
+
+        def dies(self: Throwaway, *arguments: Any, **options: Any) -> str:
+            start(self, *arguments, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError
+
+        changed: Any = Throwaway
+        changed.start = dies
     if what == "slow":
         exact = Mirror.frozen_pass
 
@@ -70,13 +84,7 @@ def main(root: str, project: str, what: str) -> int:
         vars_of_class: Any = Mirror
         vars_of_class.frozen_pass = slowly
     try:
-        print(
-            json.dumps(
-                backup.run(
-                    request(Path(root), project, "retention" in what), Engine.connect(), Progress(listener=happen)
-                )
-            )
-        )
+        print(json.dumps(backup.run(request(Path(root), project, what), Engine.connect(), Progress(listener=happen))))
     except StackError as error:
         print(error, file=sys.stderr)
         return 1

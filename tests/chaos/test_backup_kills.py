@@ -24,6 +24,7 @@ import docker
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import THROWAWAY
 
 from backup_child import request
 from live_stack import LiveStack
@@ -32,7 +33,7 @@ CHILD = Path(__file__).resolve().parent / "backup_child.py"
 ROOT = Path("/var/tmp/omkill")
 PROJECT = "omkill"
 RESUMED_SECONDS = 5.0  # promise 4
-PHASES = ("plan", "repository", "copy", "freeze", "check", "commit", "retention")
+PHASES = ("plan", "repository", "copy", "freeze", "check", "probe", "export", "throw-away", "commit", "retention")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,10 @@ def assert_next_run_works() -> None:
     assert repository.check() == []
     assert repository.snapshots(PROJECT)[-1].id == result["snapshot_id"]
     assert not Path(Places.of(PROJECT, asked.state_dir).journal).exists()
+    label = {"label": f"{THROWAWAY}={PROJECT}"}
+    client = docker.APIClient()
+    assert [*client.containers(all=True, filters=label), *client.networks(filters=label)] == []
+    assert not any(Path(Places.of(PROJECT, asked.state_dir).scratch).glob("*"))
 
 
 @pytest.mark.parametrize("phase", PHASES)

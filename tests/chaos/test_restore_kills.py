@@ -16,6 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from aftermath import BOTH, PROMISED_S, paused
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import Mirror, PassReport
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
@@ -24,7 +26,8 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.restore imp
 from restore_stack import PROJECT, VOLUMES, Stack
 
 DAY = 86400.0
-PHASES = ("fetch", "check", "freeze", "stop", "swap", "start", "health", "finish")  # freeze: of the safety capture
+PHASES = ("fetch", "check", "probe", "safety", "freeze", "stop", "swap", "start", "health", "finish")
+SAFETY = ("safety", "freeze")  # freeze: of the safety capture
 
 
 def at_phase(name: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -68,21 +71,45 @@ def when_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Journal, "note", killing)
 
 
-LIVED = PHASES[5:]  # the new data was in then, and a client may have written to it
+def while_frozen(patch: pytest.MonkeyPatch) -> None:
+    """In the safety capture, when both are paused."""
+
+    def killing(_mirror: Mirror, _budget: float | None = None) -> PassReport:
+        states = [container["State"] for container in Engine.connect().containers() if PROJECT in str(container)]
+        assert states == ["paused", "paused"]
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    patch.setattr(Mirror, "frozen_pass", killing)
+
+
+LIVED = PHASES[7:]  # the new data was in then, and a client may have written to it
+STOPS = PHASES[5:]  # what was stopped waits for the next run
 KILLS = [
-    *(pytest.param(at_phase(name), name == "freeze", "live", name in LIVED, id=f"phase-{name}") for name in PHASES),
-    *(pytest.param(at_rename(number), False, "live", number > 1, id=f"rename-{number}") for number in (1, 4, 7)),
-    pytest.param(when_accepted, False, "snapshot", True, id="accepted"),
+    *(
+        pytest.param(
+            at_phase(name),
+            {"safety": name in SAFETY, "probe": name == "probe"},
+            "live",
+            name in LIVED,
+            name not in STOPS,
+            id=f"phase-{name}",
+        )
+        for name in PHASES
+    ),
+    pytest.param(while_frozen, {"safety": True}, "live", False, True, id="frozen"),
+    *(pytest.param(at_rename(number), {}, "live", number > 1, False, id=f"rename-{number}") for number in (1, 4, 7)),
+    pytest.param(when_accepted, {}, "snapshot", True, True, id="accepted"),
 ]
 
 
-def killed(stack: Stack, arm: Callable[[pytest.MonkeyPatch], None], safety: bool = False, **asked: Any) -> None:
+def killed(stack: Stack, arm: Callable[[pytest.MonkeyPatch], None], **asked: Any) -> None:
     """A restore in a process of its own, which dies."""
     child = os.fork()
     if child == 0:  # nothing of pytest may run here
         try:
             arm(pytest.MonkeyPatch())
-            restore.run(replace(stack.request, safety=safety, **asked), Engine.connect(), Progress())
+            restore.run(replace(stack.request, **asked), Engine.connect(), Progress())
         except BaseException as error:
             os.write(2, f"{error!r}\n".encode())
         finally:
@@ -90,17 +117,21 @@ def killed(stack: Stack, arm: Callable[[pytest.MonkeyPatch], None], safety: bool
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(("arm", "safety", "end", "keeps"), KILLS)
+@pytest.mark.parametrize(("arm", "asked", "end", "keeps", "run"), KILLS)
 def test_killed_and_recovered(
     stack: Stack,
     snapshot: dict[str, Any],
     arm: Callable[[pytest.MonkeyPatch], None],
-    safety: bool,
+    asked: dict[str, Any],
     end: str,
     keeps: bool,
+    run: bool,
 ) -> None:
     wanted = snapshot if end == "snapshot" else stack.trees()
-    killed(stack, arm, safety)
+    killed(stack, arm, **asked)
+    end_s = time.monotonic() + PROMISED_S
+    while (run and stack.running() != BOTH) or paused(stack):  # by the guard alone: nobody has run anything
+        assert time.monotonic() < end_s, "what was paused does not run"
     said = recover(stack.engine, stack.places)
     assert said[-1].startswith("Ended the restore that died in the phase ")
     assert (stack.trees(), stack.running()) == (wanted, ["omrest-app", "omrest-store"])

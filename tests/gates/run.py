@@ -115,7 +115,7 @@ def phases() -> list[Phase]:
             for path in sorted(ROOT.glob("tests/chaos/test_*.py"), key=_longest_first)
             if path.stem[5:] not in WITHOUT_ENGINE
         ),
-        _asked_for("soak", *PYTEST, "-rP", "tests/chaos/test_under_load.py"),
+        _asked_for("soak", *PYTEST, "-rP", "tests/chaos/test_under_load.py", "tests/chaos/test_random_kills.py"),
         _asked_for("bench", PYTHON, "tests/bench/converge.py"),
         _asked_for("bench-backup", PYTHON, "tests/bench/backup.py"),
         _asked_for("bench-move", PYTHON, "tests/bench/move.py"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..engine import Engine
+from ..engine import ACTIVE, Engine
 from ..errors import StackError
 from ..operation.journal import Journal
 from ..operation.places import Places
@@ -66,6 +66,7 @@ class Exchange:
         self.note()
         for swap in self.record.swaps:
             swap.forward()
+        self._refuse_started()
         downtime = 0.0
         if start and crew.ids:
             self._start(explain, on_healthy)
@@ -83,6 +84,20 @@ class Exchange:
     def note(self) -> None:
         """The record, into the journal."""
         self.journal.note(KEY, self.record.as_json())
+
+    def _refuse_started(self) -> None:
+        """One that ran before the last rename has old data open, and would go on writing to that, out of sight.
+
+        An engine that comes back from its own death starts what has the restart policy "always", stopped or not.
+        """
+        engine = self.crew.engine
+        states = {container["Id"]: container["State"] for container in engine.containers()}
+        for identity in self.crew.ids:
+            if states.get(identity) in ACTIVE and engine.is_active(identity):
+                raise StackError(
+                    f"The container {self.crew.name(identity)} was started while the data was swapped, and may have "
+                    "the old data open; try again."
+                )
 
     def _start(self, explain: Callable[[], str], on_healthy: Callable[[], None]) -> None:
         try:
