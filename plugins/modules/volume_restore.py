@@ -103,6 +103,7 @@ options:
     description:
       - A restored Neo4j has the password that it had when the snapshot was made. V(true) sets the one that its
         container is configured with. Without it, a restore whose Neo4j refuses that one is taken back.
+      - Where no container of Neo4j is there or started, its login is not checked, and a warning says so.
     type: bool
     default: false
   wait_timeout:

@@ -16,6 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
+from ansible_collections.openmemory.stack.plugins.module_utils._core.proof import ask
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEMORIES = REPOSITORY / "tests/images/memories.py"
 MOUNTS = {
@@ -25,6 +28,7 @@ MOUNTS = {
     "neo4j_logs": ("neo4j", "/logs"),
 }
 READY_SECONDS = 120
+PASSWORD = "chaos-password"
 
 
 def images() -> dict[str, str]:
@@ -93,6 +97,21 @@ class LiveStack:
     def container(self, service: str) -> str:
         return self.compose("ps", "--all", "--quiet", service).split()[0]
 
+    def inspect(self, service: str) -> dict[str, Any]:
+        found: dict[str, Any] = Engine.connect().inspect_container(self.container(service))
+        return found
+
+    def graph(self, password: str | None = None) -> ask.Neo4j:
+        """The running Neo4j with its container's password, or another one."""
+        found = ask.neo4j(self.inspect("neo4j"), password)
+        assert found is not None, "Neo4j does not run"
+        return found
+
+    def change_password(self, old: str, new: str) -> None:
+        """In Neo4j itself, as its user would; its container's settings stay."""
+        statement = "ALTER CURRENT USER SET PASSWORD FROM $old TO $new"
+        self.graph(old).run(statement, {"old": old, "new": new}, "system")
+
     def write(self, count: int, workers: int = 8) -> None:
         self._memories("write", "--count", str(count), "--workers", str(workers))
 
@@ -139,11 +158,11 @@ class LiveStack:
         }
         for volume, (service, place) in MOUNTS.items():
             services[service]["volumes"].append(f"{volume}:{place}")
-        services["neo4j"]["environment"] = {"NEO4J_AUTH": "neo4j/chaos-password"}
+        services["neo4j"]["environment"] = {"NEO4J_AUTH": f"neo4j/{PASSWORD}"}
         services["openmemory-mcp"].update(
             environment={
                 "GOOGLE_API_KEY": "test",
-                "NEO4J_PASSWORD": "chaos-password",
+                "NEO4J_PASSWORD": PASSWORD,
                 "DATABASE_URL": "sqlite:////usr/src/openmemory/data/openmemory.db",
             },
             ports=[f"127.0.0.1:{self.port}:8765"],

@@ -94,7 +94,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return core
 
     monkeypatch.setattr(backup_core, "run", take(RESULT))
-    monkeypatch.setattr(restore_core, "run", take({"changed": True, "actions": ["restore"], "warnings": ["look"]}))
+    monkeypatch.setattr(restore_core, "run", take({"changed": True, "actions": [], "warnings": ["set force: true"]}))
     return found
 
 
@@ -136,8 +136,8 @@ def test_what_is_typed_wins(run: Run, asked: list[Any]) -> None:
         (["--dry-run"], {"force": True}),  # else it would only tell that --force is missing
     ],
 )
-def test_restore(run: Run, asked: list[Any], words: list[str], expected: dict[str, Any]) -> None:
-    assert run("restore", *words) == 3  # it warned
+def test_restore(run: Run, asked: list[Any], words: list[str], expected: dict[str, Any], capsys: Any) -> None:
+    assert (run("restore", *words), "Warning: give --force" in capsys.readouterr().out) == (3, True)
     request = asked[0][0]
     assert {name: getattr(request, name) for name in expected} == expected
 

@@ -293,6 +293,36 @@ def test_versions_are_only_a_warning_when_asked(host: Host) -> None:
     assert "Qdrant 1.19.0 cannot take it over" in plan.warnings[0]
 
 
+NEVER = "No container of Neo4j is on the volume om_qdrant_storage, so its login was not checked"
+STOPPED = "graph is not started, so its login was not checked"
+
+
+@pytest.mark.parametrize(
+    ("state", "auth", "asked", "said"),
+    [
+        (None, "", {}, NEVER),
+        (None, "", {"set_password": True}, NEVER),
+        (None, "", {"target": "new"}, None),  # nothing is deployed on it
+        ("running", "neo4j/password", {}, None),  # it is started and asked
+        ("running", "neo4j/password", {"start": False}, STOPPED),
+        ("exited", "neo4j/password", {}, STOPPED),
+        ("exited", "neo4j/password", {"set_password": True}, None),
+        ("exited", "none", {}, None),
+    ],
+)
+def test_a_login_that_nobody_tries_is_said(
+    host: Host, state: str | None, auth: str, asked: dict[str, Any], said: str | None
+) -> None:
+    host.image_tag = "neo4j:5.26.0"
+    if state:
+        of_stack(host, "qdrant_storage")
+        host.run("graph", {"om_qdrant_storage": "/data"}, image="neo4j:5.26.0", state=state, env=[f"NEO4J_AUTH={auth}"])
+    plan = plan_of(host, OneSnapshot(qdrant_storage={"store": "neo4j"}), volumes=Q, **asked)
+    warnings = [warning for warning in plan.warnings if "login" in warning]
+    assert len(warnings) == (said is not None)
+    assert warnings == [] or str(said) in warnings[0]
+
+
 def test_how_much_room_is_missing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "free_and_total", lambda path: (1 << 20, 1 << 40))
     repository = OneSnapshot(qdrant_storage={"size_bytes": 5 << 20})

@@ -148,6 +148,7 @@ def test_a_network_of_their_own(tmp_path: Path) -> None:
         network = throwaway.network()
         body = recorder.bodies[name]
         assert body["HostConfig"]["NetworkMode"] == network
+        assert body["HostConfig"]["DnsOptions"] == ["timeout:1", "attempts:2"]  # no name from outside is ever answered
         assert body["NetworkingConfig"] == {"EndpointsConfig": {network: {"Aliases": ["qdrant"]}}}
         assert body["Healthcheck"] == {"Test": ["CMD", "true"]}
         assert "Hostname" not in body

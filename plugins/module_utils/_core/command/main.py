@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = outcome.result
         if outcome.failure:
             result = {**result, "failed": True, "msg": for_command_line(outcome.failure), "exit_code": outcome.code}
-        code = _print(result, outcome.text, outcome.code, options["json"])
+        code = _print(result, _typed(outcome.text), outcome.code, options["json"])
         return _fail(outcome.failure, code, False) if outcome.failure else code
     except Interrupted as error:
         return _fail("Interrupted; nothing is left frozen or stopped.", error.code, options["json"])
@@ -124,6 +124,12 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     with suppress(OSError):
         os.write(2, b"\nStopping; what is frozen or stopped goes on first.\n")
     raise Interrupted(number)
+
+
+def _typed(text: str) -> str:
+    """Warnings name options as a playbook has them, since the summary of a role shows the same text."""
+    lines = text.split("\n")
+    return "\n".join(for_command_line(line) if line.startswith("Warning: ") else line for line in lines)
 
 
 def _print(result: dict[str, Any], text: str, code: int, as_json: bool) -> int:

@@ -26,6 +26,8 @@ from ..project_secrets import Mask, mask_of
 
 LABEL = "openmemory.stack.throwaway"
 _PREFIX = "openmemory-throwaway"
+# Docker 20.10 answers no name from outside of an internal network, not even with no: Neo4j's start waits 10 s for it.
+_DNS_OPTIONS = ("timeout:1", "attempts:2")
 _KEPT_CONFIG = ("Cmd", "Entrypoint", "WorkingDir", "User", "StopSignal", "StopTimeout", "Healthcheck")
 _KEPT_HOST_CONFIG = (
     "CapAdd", "CapDrop", "SecurityOpt", "GroupAdd", "UsernsMode", "ReadonlyRootfs", "Tmpfs", "Init", "Runtime",
@@ -101,6 +103,7 @@ class Throwaway:
         if networked:
             network = self.network()
             body["HostConfig"]["NetworkMode"] = network
+            body["HostConfig"]["DnsOptions"] = list(_DNS_OPTIONS)
             body["NetworkingConfig"] = {"EndpointsConfig": {network: {"Aliases": list(changes.aliases)}}}
         else:
             body["Hostname"] = "localhost"  # without a network no other resolves, and Neo4j ends at once

@@ -17,13 +17,14 @@ from ..engine import Engine
 from ..errors import StackError
 from ..filesystem import existing_ancestor, free_and_total
 from ..operation.places import Places
+from ..proof.ask import neo4j_login
 from ..proof.gate import version_problem, version_warning
 from ..repository.kept_manifests import manifest_of
 from ..repository.manifest import Manifest
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
 from ..state import State
-from ..stores import sqlite
+from ..stores import neo4j, sqlite
 from ..stores.container import Container
 from ..stores.registry import recognise
 from ..volumes import PROJECT_LABEL
@@ -118,6 +119,7 @@ def make_plan(
     check_space(targets, request.path)
     if not plan.crew.ids and any(target.users for target in targets):
         plan.warnings.append("None of the containers ran, so none is started and no census is compared.")
+    plan.warnings += _unchecked_logins(plan)
     return plan
 
 
@@ -210,6 +212,37 @@ def _gate(plan: RestorePlan, engine: Engine) -> None:
     if problems and not plan.request.ignore_versions:
         raise StackError(f"{' '.join(problems)} Set ignore_versions: true only if you know that it can be read.")
     plan.warnings += problems
+
+
+def _unchecked_logins(plan: RestorePlan) -> list[str]:
+    """Restored data brings its own password, which only a Neo4j that is started on it can refuse (see verdict.py)."""
+    if plan.request.path or plan.request.target == "new":
+        return []
+    found = []
+    for target in plan.targets:
+        if target.store != neo4j.KIND:
+            continue
+        servers = [about for about in plan.users_of(target) if _is_neo4j(about)]
+        if not servers:
+            found.append(
+                f"No container of Neo4j is on the volume {target.name}, so its login was not checked: the data keeps "
+                "the password of the snapshot's time. Deploy Neo4j with that one as NEO4J_PASSWORD "
+                "(stack_neo4j_password), or restore again with set_password: true once its container is there."
+            )
+            continue
+        started = plan.request.start and any(about["Id"] in plan.crew.containers for about in servers)
+        if not started and not plan.request.set_password and neo4j_login(servers[0])[1] is not None:
+            name = str(servers[0]["Name"]).lstrip("/")
+            found.append(
+                f"{name} is not started, so its login was not checked: the data keeps the password of the snapshot's "
+                f"time. If that is not the one in the settings of {name}, restore again with set_password: true."
+            )
+    return found
+
+
+def _is_neo4j(inspected: Mapping[str, Any]) -> bool:
+    known = recognise(Container.from_inspect(inspected))
+    return known is not None and known[0] == neo4j.KIND
 
 
 def check_space(targets: Sequence[Target], path: str | None = None) -> None:
