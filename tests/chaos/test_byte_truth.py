@@ -26,6 +26,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.capture imp
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.durable import MARGIN_S, Flush
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import Mirror, PassReport
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from small_disks import attach
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = ("write", "store", "names")
@@ -54,18 +55,6 @@ def mounted(image: Path, kind: str) -> Iterator[Path]:
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)
         image.unlink()
-
-
-def attach(image: Path) -> str:
-    """A loop device for the image; its node is made where nothing else does that."""
-    for attempt in range(20):
-        found = subprocess.run(["losetup", "--find"], check=True, capture_output=True, text=True).stdout.strip()
-        if not os.path.exists(found):
-            os.mknod(found, stat.S_IFBLK | 0o660, os.makedev(7, int(found.removeprefix("/dev/loop"))))
-        if not subprocess.run(["losetup", found, image], check=False, capture_output=True).returncode:
-            return found
-        time.sleep(0.1 * attempt)
-    raise AssertionError("no loop device was free")
 
 
 @pytest.fixture(scope="module")
