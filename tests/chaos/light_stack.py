@@ -51,8 +51,12 @@ class Stack:
         self.snapshot = ""  # its id
 
     @property
+    def repository(self) -> Path:
+        return self.directory / "repository"
+
+    @property
     def request(self) -> RestoreRequest:
-        where = str(self.directory / "repository"), str(self.password)
+        where = str(self.repository), str(self.password)
         return RestoreRequest(
             PROJECT,
             *where,
@@ -76,7 +80,7 @@ class Stack:
                 self.root(name).mkdir()
                 options = {"type": "none", "o": "bind", "device": str(self.root(name))}
             self.client.create_volume(f"{PROJECT}_{name}", "local", options, labels)
-        subprocess.run(["mount", "--bind", self.root("disk"), self.root("disk")], check=True)
+        self.mount()
         shutil.copy("/bin/sleep", self.root("data") / "run")
         self.container("store", {"data": "/data"}, ["/data/run", "86400"])
         self.container(
@@ -86,6 +90,10 @@ class Stack:
             "store:service_started:false",
         )
         self.fill("snapshot")
+
+    def mount(self) -> None:
+        """Make a mount point of the volume disk."""
+        subprocess.run(["mount", "--bind", self.root("disk"), self.root("disk")], check=True)
 
     def container(self, name: str, mounts: dict[str, str], command: list[str], depends: str = "") -> None:
         labels = {f"{LABELS}project": PROJECT, f"{LABELS}service": name, f"{LABELS}depends_on": depends}
@@ -129,13 +137,13 @@ class Stack:
             return self.directory / name
         return Path(self.client.inspect_volume(f"{PROJECT}_{name}")["Mountpoint"])
 
-    def backup(self, **asked: Any) -> str:
-        where = str(self.directory / "repository"), str(self.password)
+    def backup(self, progress: Progress | None = None, **asked: Any) -> str:
+        where = str(self.repository), str(self.password)
         request = BackupRequest(PROJECT, *where, **{"state_dir": str(self.state), **asked})
-        return str(backup.run(request, self.engine, Progress())["snapshot_id"])
+        return str(backup.run(request, self.engine, progress or Progress())["snapshot_id"])
 
-    def restore(self, **asked: Any) -> dict[str, Any]:
-        found: dict[str, Any] = restore.run(replace(self.request, **asked), self.engine, Progress())
+    def restore(self, progress: Progress | None = None, **asked: Any) -> dict[str, Any]:
+        found: dict[str, Any] = restore.run(replace(self.request, **asked), self.engine, progress or Progress())
         return found
 
     def trees(self) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def test_what_is_noted_is_found_by_the_next_run(places: Places, journal: Journal
     assert (found.data["paused"], found.data["phase"], found.data["pid"]) == (entries("y"), "copy", os.getpid())
     assert found.same_boot
     assert stat.S_IMODE(os.stat(places.journal).st_mode) == 0o600
-    assert sorted(os.listdir(places.state)) == ["journal.json"]
+    assert sorted(os.listdir(places.state)) == ["journal.json", "journal.json.room"]
     journal.end()
     journal.end()
     assert Journal.load(places) is None

@@ -72,10 +72,11 @@ def seen(host: Host, top: Path) -> dict[str, Any]:
         "containers": {each["Names"][0]: each["State"] for each in host.running},
         "networks": [each["Name"] for each in host.nets],
         "volumes": sorted(host.known),
-        "paths": sorted(paths - {"state/om", "state/om/lock", "state/om/journal.json", "state/om/journal.json.new"}),
+        "paths": sorted(paths - {"state/om", "state/om/lock", *(f"state/om/journal.json{end}" for end in JOURNAL)}),
     }
 
 
+JOURNAL = ("", ".new", ".room")
 GONE = {"containers": {}, "networks": [], "volumes": [], "paths": []}
 
 

@@ -268,6 +268,7 @@ class _Convert:
     def take_back(self, error: BaseException) -> None:
         """Everything as before, also for Ctrl-C. For a StackError, raises one with the reason and what was done."""
         stage = (self.journal.data.get(KEY) or {}).get("stage", COPYING)
+        self.journal.free_room()
         unhealthy, said = "", []
         try:
             stopped = bool(self.journal.data.get("stopped"))

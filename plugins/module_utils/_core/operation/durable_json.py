@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import Any
 
 from ..errors import StackError
@@ -29,6 +30,8 @@ def write_json(path: str, value: Any, durable: bool = True) -> None:
         if durable:
             sync_directory(os.path.dirname(path))
     except OSError as error:
+        with suppress(OSError):
+            os.unlink(temporary)
         raise StackError(f"{path} cannot be written ({error.strerror}); free space or repair the disk.") from error
 
 

@@ -16,9 +16,14 @@ from .durable_json import read_json, sync_directory, write_json
 from .places import Places
 from .process import boot_id, start_ticks
 
+_ROOM = 1 << 20  # bytes: some times what the record of a restore takes, and the list of what is kept
+
 
 class Journal:
-    """The record of one operation under way. Every change is on disk before the call returns; all raise StackError."""
+    """The record of one operation under way. Every change is on disk before the call returns; all raise StackError.
+
+    Room for what has to be written on the way back is taken from the disk at the beginning, see free_room().
+    """
 
     def __init__(self, path: str, data: dict[str, Any]):
         self.data = data
@@ -44,7 +49,12 @@ class Journal:
                 "boot_id": boot_id(),
             },
         )
-        journal._write()
+        journal._take_room()
+        try:
+            journal._write()
+        except StackError:
+            journal.free_room()
+            raise
         return journal
 
     @classmethod
@@ -93,14 +103,39 @@ class Journal:
         found[:] = [item for item in found if item not in items]
         self._write()
 
+    def free_room(self) -> None:
+        """Give the disk back what was taken: the operation is on its way to one of its ends, which a full disk must not
+        stop halfway, with containers stopped.
+        """
+        with contextlib.suppress(OSError):
+            os.unlink(self._room)
+
     def end(self) -> None:
         """Nothing is left to put back: remove the record."""
+        self.free_room()
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
             sync_directory(os.path.dirname(self.path))
         except OSError as error:
             raise StackError(f"{self.path} cannot be removed ({error.strerror}); use become: true.") from error
+
+    @property
+    def _room(self) -> str:
+        return f"{self.path}.room"
+
+    def _take_room(self) -> None:
+        try:
+            descriptor = os.open(self._room, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, _ROOM)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self.free_room()
+            raise StackError(
+                f"{self.path} cannot be written ({error.strerror}); free space or repair the disk."
+            ) from error
 
     def _list(self, key: str) -> list[Any]:
         holder = self.data

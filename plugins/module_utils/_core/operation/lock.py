@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -91,8 +92,9 @@ class OperationLock:
             return False
 
     def _say(self, text: bytes) -> None:
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text, 0)
+        with suppress(OSError):  # a full disk, say: the lock holds without a word, and a recovery needs it then
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, text, 0)
 
     def _holder(self, descriptor: int) -> dict[str, Any]:
         """operation, started (a time) and pid of who has the lock; {} if it has not written them yet."""

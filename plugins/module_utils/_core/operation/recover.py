@@ -57,6 +57,8 @@ class _Recovery:
 
     def run(self) -> list[str]:
         data = self.journal.data if self.journal is not None else {}
+        if self.journal is not None and not self.check_mode:
+            self.journal.free_room()
         if self.journal is not None and self.journal.same_boot:  # a reboot ends what is paused
             if data.get("paused") and not self.check_mode:
                 # late, here and below: hardly any run has something to recover

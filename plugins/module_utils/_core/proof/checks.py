@@ -37,7 +37,9 @@ def check_volume(kind: str | None, path: str, scratch: str, level: str = FULL) -
             result.notes.append("there is no file in it.")
         return result
     except OSError as error:
-        raise StackError(f"{error.filename or path} cannot be checked ({error.strerror}); run it as root.") from error
+        raise StackError(
+            f"{error.filename or path} cannot be checked ({error.strerror}); run it as root, or make room."
+        ) from error
 
 
 def check_staged(

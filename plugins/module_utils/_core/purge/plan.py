@@ -31,7 +31,7 @@ from .record import Doomed, Record
 from .refusals import refuse_mounted, refuse_place, refuse_shared_network, refuse_shared_volume, refuse_what_stays
 from .request import TAG, PurgeRequest
 
-_OURS = ("journal.json", "journal.json.new", "lock")  # what an operation under way has by itself
+_OURS = ("journal.json", "journal.json.new", "journal.json.room", "lock")  # what an operation under way has by itself
 _RAN = ("running", "restarting")
 _MEASURE_SECONDS = 10.0  # for all sizes together, which only people read
 

@@ -62,4 +62,6 @@ def _keep(places: Places, snapshot_id: str, text: str) -> None:
             file.write(text)
         os.replace(f"{path}.new", path)
     except OSError as error:
+        with suppress(OSError):
+            os.unlink(f"{path}.new")
         raise StackError(f"{path} cannot be written ({error.strerror}): make room or correct its owner.") from error

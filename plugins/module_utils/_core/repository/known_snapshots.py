@@ -104,9 +104,14 @@ def _write(path: str, snapshots: Mapping[str, Any]) -> None:
     text = json.dumps({"format": _FORMAT, "snapshots": snapshots})
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     new = f"{path}.{os.getpid()}"
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(text)
-    os.replace(new, path)
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(text)
+        os.replace(new, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(new)  # no other process would ever write to this name
+        raise
 
 
 def _digest(path: str) -> str:

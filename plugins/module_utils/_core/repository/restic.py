@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -22,12 +23,13 @@ from urllib.parse import quote
 from ..errors import StackError
 from ..filesystem import free_and_total
 from ..operation.process import dies_with_us
-from .failures import Failure, error_of, is_locked
+from .failures import DamagedError, Failure, error_of, is_locked
 from .sftp import KEY_FILE, KNOWN_HOSTS, ssh_command
 from .watching import RETRY, Listener, Ticker, end, written_by
 
 OLDEST = (0, 14)
 EXIT_INCOMPLETE = 3  # restic backup: a snapshot was made, but some file could not be read
+_IN_CACHE = re.compile(r"/[0-9a-f]{64}/(?:data|index|snapshots)\b")
 _FULL_BELOW = 64 << 20  # bytes free; restic writes packs of 16 MiB, several at once
 _SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:(?!\d*(?:/|$))(\S*)@")  # also one with / in it; a port is none
@@ -230,7 +232,22 @@ class Restic:
                 continue
             if crashed(output) and unlock:
                 self._run(("unlock",), None, None, None)  # it left its lock
-            raise self.failure(output, doing)
+            error = self.failure(output, doing)
+            if isinstance(error, DamagedError):
+                self._empty_cache()
+            raise error
+
+    def _empty_cache(self) -> None:
+        """restic 0.14 keeps what it read of a damaged file, and finds the damage there when the file is whole again.
+
+        Directories stay: another restic may be at work in them.
+        """
+        if self.cache_dir is None:
+            return
+        for place, _names, files in os.walk(self.cache_dir):
+            for name in files if _IN_CACHE.search(place) else ():
+                with suppress(OSError):
+                    os.unlink(os.path.join(place, name))
 
     def failure(self, output: Output, doing: str) -> StackError:
         """The error that says in one sentence why a command of ours failed."""

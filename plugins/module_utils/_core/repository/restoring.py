@@ -123,7 +123,10 @@ class Restoring:
                     raise StackError(f"The snapshot {snapshot_id[:8]} holds no {path}: see what it holds with list.")
                 os.rename(found, target)
         except OSError as error:
-            raise StackError(f"Restoring into {error.filename or scratch} failed: {error.strerror}.") from error
+            raise StackError(
+                f"Restoring into {error.filename or scratch} failed ({error.strerror}); make room or repair the disk, "
+                "then run it again."
+            ) from error
         finally:
             remove_tree(scratch)
         return reached

@@ -20,7 +20,7 @@ from ..operation.recover import recover
 from ..state import State
 from . import kept
 from .crew import Crew
-from .exchange import Exchange, take_back
+from .exchange import Exchange, not_foreseen, take_back
 from .kept import Kept
 from .plan import crew_of, inspect_users
 from .restore import new_id
@@ -60,6 +60,10 @@ def run(
             downtime = exchange.run(
                 lambda: _swaps(entries, targets, engine), bool(crew.ids), lambda: "", lambda: None, keep_seconds
             )
+        except OSError as error:
+            failed = not_foreseen(error, "way back")
+            take_back(failed, engine, places, crew, journal, wait_timeout)
+            raise failed from error
         except BaseException as error:
             take_back(error, engine, places, crew, journal, wait_timeout)
             raise

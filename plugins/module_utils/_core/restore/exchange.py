@@ -77,6 +77,7 @@ class Exchange:
         if keep_seconds is not None:
             self.record.until = time.time() + keep_seconds
         self.note()
+        self.journal.free_room()
         finish(self.journal, self.record)
         self.journal.end()
         return downtime
@@ -120,6 +121,7 @@ def take_back(
     stage = (journal.data.get(KEY) or {}).get("stage")
     unhealthy = ""
     taken_out: list[str] = []
+    journal.free_room()
     try:
         if stage == SWAPPING:
             undo(engine, journal)
@@ -128,7 +130,7 @@ def take_back(
             if isinstance(error, StackError):
                 unhealthy = start_again(crew, wait_timeout)
         recover(engine, places, lock_held=True)  # starts what does not run yet, and ends the journal
-    except StackError as second:
+    except (OSError, StackError) as second:
         raise StackError(
             f"{error} It could not be taken back: {second} Run openmemory-stack recover when that is repaired."
         ) from error
@@ -141,6 +143,14 @@ def take_back(
         again = f", and {names} started on it again" if names else ""
         said = "".join(f" {sentence}" for sentence in taken_out)
         raise StackError(f"{error} It was taken back: the data is as it was before{again}.{unhealthy}{said}") from error
+
+
+def not_foreseen(error: OSError, operation: str) -> StackError:
+    """What a full or broken disk has stopped, where no step has words of its own for that."""
+    return StackError(
+        f"The {operation} failed at {error.filename or 'a file'} ({error.strerror}); make room or repair the disk, "
+        "then run it again."
+    )
 
 
 def start_again(crew: Crew, wait_timeout: float) -> str:

@@ -22,7 +22,7 @@ from ..operation.progress import Progress
 from ..operation.recover import recover
 from ..repository.repository import Repository
 from . import fetch, kept
-from .exchange import Exchange, take_back
+from .exchange import Exchange, not_foreseen, take_back
 from .plan import RestorePlan, make_plan, path_names
 from .request import RestoreRequest
 from .safety import open_repository, safety_capture
@@ -56,6 +56,10 @@ def run(request: RestoreRequest, engine: Engine, progress: Progress, check_mode:
         journal = Journal.begin(places, "restore", new_id())
         try:
             result = _Restore(plan, engine, places, repository, progress, journal).run()
+        except OSError as error:
+            failed = not_foreseen(error, "restore")
+            take_back(failed, engine, places, plan.crew, journal, request.wait_timeout)
+            raise failed from error
         except BaseException as error:
             take_back(error, engine, places, plan.crew, journal, request.wait_timeout)
             raise

@@ -62,10 +62,14 @@ def safety_capture(
         root = staging_root(request.staging_dir, places.staging, request.project, paths)
         if not os.path.isdir(root):  # backups keep no copy here, or make it elsewhere
             request = replace(request, staging="discard")
+            journal.add("remove", root)  # also of a capture that fails or dies
         result = run_locked(request, engine, places, repository, progress, journal)
-    except StackError as error:
+        if request.staging == "discard":
+            journal.drop("remove", root)
+    except (OSError, StackError) as error:
+        reason = error if isinstance(error, StackError) else f"{error.filename or 'a file'}: {error.strerror}."
         raise StackError(
-            f"The safety capture of what is live failed: {error} Set safety: false to restore without one (the old "
+            f"The safety capture of what is live failed: {reason} Set safety: false to restore without one (the old "
             "data is kept either way)."
         ) from error
     return str(result["snapshot_id"])

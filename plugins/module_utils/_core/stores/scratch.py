@@ -26,4 +26,4 @@ def copy(source: str, target: str) -> None:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"cp ended with {done.returncode}"
-        raise StackError(f"{source} could not be copied to {target}: {reason}.")
+        raise StackError(f"{source} could not be copied to {target} ({reason}); make room there or repair the disk.")

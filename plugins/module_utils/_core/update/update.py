@@ -247,6 +247,7 @@ class _Update:
         stage = (self.journal.data.get(KEY) or {}).get("stage", PREPARING)
         stopped = bool(self.journal.data.get("stopped"))
         unhealthy, said = "", []
+        self.journal.free_room()
         try:
             if stage != ACCEPTED:
                 said = undo(self.engine, self.journal)

@@ -1,0 +1,229 @@
+# Copyright: the openmemory.stack developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whole backups in which something breaks: each ends in one sentence, with all as before, and the next one is good."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
+from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.safety import backup_request
+from restore_stack import PROJECT
+from small_disks import SmallStack, happening, on_small_disks, sentence
+
+FULL = "No space left on device"
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def made(image: None) -> Iterator[tuple[SmallStack, dict[str, Any]]]:
+    yield from on_small_disks()
+
+
+@pytest.fixture
+def small(stack: SmallStack) -> Iterator[SmallStack]:
+    """With data that no snapshot has yet."""
+    stack.bulk(seed=time.monotonic_ns())
+    yield stack
+    for disk in stack.disks.values():
+        disk.empty()
+
+
+def snapshots(small: SmallStack) -> list[str]:
+    repository = backup.open_repository(backup_request(small.request), small.places)
+    return [each.id for each in repository.snapshots(PROJECT)]
+
+
+def assert_backs_up(small: SmallStack, before: list[str], **asked: Any) -> None:
+    """The next good run does all of it, and what it makes is whole."""
+    live = small.trees()
+    made = small.backup(**asked)
+    assert snapshots(small) == [*before, made]
+    repository = backup.open_repository(backup_request(small.request), small.places)
+    assert repository.check(read_data=True) == []
+    small.fill("later")
+    small.restore(snapshot=made)
+    small.assert_untouched(live)
+
+
+JOURNAL = ("journal.json cannot be written", FULL, "free space")
+STEPS = {
+    # where: (the disk, when, what is said)
+    "the copy": ("staging", ("journal", "copy"), (FULL,)),
+    "the copy in the window": ("staging", ("window", ""), (FULL,)),
+    "the manifest": ("staging", ("journal", "check"), (FULL,)),
+    "the repository": ("repository", ("progress", "repository"), ("The disk", "full", "make room")),
+    "the snapshot": ("repository", ("journal", "commit"), ("The disk", "full", "make room")),
+    "the journal at the beginning": ("state", ("progress", "plan"), JOURNAL),
+    "the journal at the copy": ("state", ("journal", "copy"), JOURNAL),
+    "the journal at the freeze": ("state", ("journal", "freeze"), JOURNAL),
+    "the journal in the window": ("state", ("window", ""), JOURNAL),
+    "the journal at the check": ("state", ("journal", "check"), JOURNAL),
+    "the journal at the commit": ("state", ("journal", "commit"), JOURNAL),
+    "the cache of restic": ("cache", ("journal", "commit"), ("The disk is full", "cache", "make room")),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_disk_is_full(small: SmallStack, step: str) -> None:
+    """Really, from one step on: that run and each after it fails, until there is room again."""
+    name, hook, words = STEPS[step]
+    asked = {"staging_dir": str(small.disks["staging"].place)}
+    disk, live, before = small.disks[name], small.trees(), snapshots(small)
+    with happening(hook, disk.fill) as progress:
+        sentence(lambda: small.backup(progress, **asked), *words)
+    small.assert_untouched(live)
+    again = []
+    for _ in range(2):
+        disk.fill()
+        again.append(sentence(lambda: small.backup(**asked)))
+        small.assert_untouched(live)
+    assert again[0] == again[1]
+    disk.empty()
+    assert snapshots(small) == before
+    assert_backs_up(small, before, **asked)
+
+
+def test_the_runtime_directory_is_full(small: SmallStack) -> None:
+    """Where the guard of the freeze writes: nothing is paused without it."""
+    live, before, place = small.trees(), snapshots(small), Path(small.places.runtime)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k,mode=0700", PROJECT, place], check=True)
+    try:
+        (place / "filler").write_bytes(bytes(4096))
+        said = [sentence(small.backup, FULL) for _ in "12"]
+        assert said[0] == said[1]
+        small.assert_untouched(live)
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert_backs_up(small, before)
+
+
+def test_a_wrong_password(small: SmallStack) -> None:
+    live, before, right = small.trees(), snapshots(small), small.password.read_text()
+    small.password.write_text("wrong")
+    try:
+        said = [sentence(small.backup, "does not open the repository", "give the file that was used") for _ in "12"]
+        assert said[0] == said[1]
+        small.assert_untouched(live)
+    finally:
+        small.password.write_text(right)
+    assert_backs_up(small, before)
+
+
+def cut(directory: Path) -> None:
+    for path in directory.iterdir():
+        os.truncate(path, 50)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "a truncated index": (lambda place: cut(place / "index"), ("is damaged: data in it", "with check")),
+    "a truncated config": (lambda place: os.truncate(place / "config", 20), ("config file cannot be read", "copy")),
+    "a truncated key": (lambda place: cut(place / "keys"), ("repository",)),
+    "no config": (lambda place: (place / "config").unlink(), ("No repository is made in", "not empty")),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_the_repository_is_broken(small: SmallStack, fault: str) -> None:
+    harm, words = BROKEN[fault]
+    live, before, spare = small.trees(), snapshots(small), small.disks["staging"].place / "spare"
+    shutil.copytree(small.repository, spare)
+    shutil.rmtree(small.state / "cache", ignore_errors=True)  # as on another host: what is in it needs no reading
+    try:
+        harm(small.repository)
+        said = [sentence(small.backup, *words, str(small.repository)) for _ in "12"]
+        assert said[0] == said[1]
+        small.assert_untouched(live)
+    finally:
+        shutil.rmtree(small.repository)
+        shutil.copytree(spare, small.repository)
+        shutil.rmtree(spare)
+    assert_backs_up(small, before)
+
+
+def test_the_repository_vanishes_halfway_through_the_commit(small: SmallStack) -> None:
+    (small.root("data") / "much").write_bytes(os.urandom(64 * MIB))
+    live, before, over = small.trees(), snapshots(small), threading.Event()
+    packs = len(list(small.repository.glob("data/*/*")))
+    away = small.repository.with_name("away")
+
+    def steal() -> None:
+        while not over.is_set() and len(list(small.repository.glob("data/*/*"))) <= packs:
+            time.sleep(0.001)
+        small.repository.rename(away)
+
+    thief = threading.Thread(target=steal)
+    thief.start()
+    try:
+        sentence(small.backup, "vanished", str(small.repository), "again")
+        small.assert_untouched(live)
+    finally:
+        over.set()
+        thief.join()
+        shutil.rmtree(small.repository, ignore_errors=True)
+        away.rename(small.repository)
+    assert_backs_up(small, before)
+
+
+@contextmanager
+def growing(place: Path) -> Iterator[None]:
+    """A file that a process of the host appends to all the time: no pause of a container stops it."""
+    place.write_bytes(bytes(8 * MIB))
+    over = threading.Event()
+
+    def grow() -> None:
+        with place.open("ab", buffering=0) as file:
+            while not over.is_set():
+                file.write(b"more")
+                time.sleep(0.0002)
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        writer.join()
+
+
+@pytest.mark.parametrize("way", ["single", "two_pass"])
+def test_a_file_changes_its_size_while_it_is_read(small: SmallStack, way: str) -> None:
+    before, place = snapshots(small), small.root("place") / "log"
+    with growing(place):
+        said = [
+            sentence(lambda: small.backup(capture=way), f"log in {small.root('place')} changed while") for _ in "12"
+        ]
+        assert said[0] == said[1]
+    small.assert_untouched(small.trees())
+    assert snapshots(small) == before
+    assert_backs_up(small, before, capture=way)
+
+
+@pytest.mark.parametrize("refused", ["app", "store"])
+def test_a_container_refuses_to_pause(small: SmallStack, refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, before, pause = small.trees(), snapshots(small), Engine.pause
+    identity = small.client.inspect_container(f"{PROJECT}-{refused}")["Id"]
+
+    def refuse(engine: Engine, container: str) -> None:
+        if container == identity:
+            raise StackError(f"Docker refuses to pause {container[:12]}: freezer is not there.")
+        pause(engine, container)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "pause", refuse)
+        sentence(small.backup, "freezer is not there")
+        small.assert_untouched(live)
+    assert_backs_up(small, before)
