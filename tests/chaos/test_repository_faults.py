@@ -368,6 +368,18 @@ def test_a_lock_of_a_living_process(case: Case) -> None:
         holder.wait()
 
 
+def test_a_lock_whose_process_dies_while_it_is_waited_for(case: Case) -> None:
+    """As that of a run which was killed: its restic takes a moment to end, and leaves its lock."""
+    repository, holder = case.repository(), case.hold()
+    repository.restic.lock_wait_s = 15.0
+    threading.Timer(1.5, holder.kill).start()
+    reaper = threading.Thread(target=holder.wait)
+    reaper.start()
+    repository.forget([case.snapshot], prune=True)
+    reaper.join()
+    assert not case.locks()
+
+
 def test_a_lock_of_a_dead_process(case: Case) -> None:
     steps: tuple[Callable[[], object], ...] = (
         lambda: case.repository().unlock_stale(),

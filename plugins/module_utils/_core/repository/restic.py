@@ -229,6 +229,7 @@ class Restic:
                 continue
             if locked and time.monotonic() - begun < self.lock_wait_s:
                 time.sleep(2)
+                cleaned = not unlock  # whose lock it is may have died since, and left it
                 continue
             if crashed(output) and unlock:
                 self._run(("unlock",), None, None, None)  # it left its lock
