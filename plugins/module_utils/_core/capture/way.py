@@ -35,14 +35,15 @@ def choose(
     volumes: Sequence[PlannedVolume],
     staging: Staging,
     budget: float,
-    shares: Callable[[str, str], bool] = can_clone,
+    shares: Callable[[str, str], bool] | None = None,
 ) -> Way:
     """The way that is asked for, or with "auto" the first that fits.
 
     budget is in seconds: how long one copy of everything may take inside the freeze window. shares tells whether two
-    directories can share blocks; can_clone tries it, in staging that is prepared. Raises StackError where reflink is
-    asked for and the file systems cannot.
+    directories can share blocks; without it that is tried, in staging that is prepared. Raises StackError where
+    reflink is asked for and the file systems cannot.
     """
+    shares = shares or can_clone
     frozen = [volume for volume in volumes if volume.quiesce != "none"]
     clone = {volume.key: shares(volume.path, staging.root) for volume in volumes}
     unable = [volume for volume in frozen if not clone[volume.key]]
