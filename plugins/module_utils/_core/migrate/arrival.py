@@ -207,6 +207,7 @@ class _Arrival:
             self.journal.note(KEY, self.record.as_json())
         for swap in self.record.swaps:
             swap.forward()
+        refuse_active(self._targets(), self.engine, "migration")  # who ran before the last rename has old data open
 
     def _prove(self, crew: Any, expected: Mapping[str, Any], owners: Mapping[str, set[str]]) -> dict[str, Any]:
         self._phase("prove")
