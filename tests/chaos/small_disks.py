@@ -46,7 +46,7 @@ class Disk:
         image = Path("/dev/shm") / f"{PROJECT}-{place.name}.image"
         with image.open("wb") as file:
             file.truncate(megabytes << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", image], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-O", "^has_journal", image], check=True)
         device = attach(image)
         place.mkdir(exist_ok=True)
         subprocess.run(["mount", device, place], check=True)

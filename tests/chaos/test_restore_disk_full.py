@@ -63,8 +63,9 @@ def test_a_disk_is_full(small: SmallStack, snapshot: dict[str, Any], step: str) 
     with happening(hook, lambda: disk.fill(leave)) as progress:
         sentence(lambda: small.restore(progress, **asked), *words)
     small.assert_untouched(live)
+    assert not list(small.disks["staging"].place.glob("*/staging"))  # a safety capture that failed leaves no copy
     again = []
-    for _ in range(2):
+    for _run in range(2):
         disk.fill(leave)
         again.append(sentence(lambda: small.restore(**asked)))
         small.assert_untouched(live)

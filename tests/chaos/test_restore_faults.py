@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_the_repository_is_broken(small: SmallStack, snapshot: dict[str, Any], f
     live = small.trees()
     with broken(small) as place:
         harm(place)
-        said = [sentence(small.restore, *words, str(place)) for _ in range(2)]
+        said = [sentence(small.restore, *words, str(place)) for _run in range(2)]
         assert said[0] == said[1]
         small.assert_untouched(live)
     small.assert_restores(snapshot)
@@ -169,7 +170,7 @@ def test_a_wrong_password(small: SmallStack, snapshot: dict[str, Any]) -> None:
     live, right = small.trees(), small.password.read_text()
     small.password.write_text("wrong")
     try:
-        said = [sentence(small.restore, "does not open the repository", "give the file that was used") for _ in "12"]
+        said = [sentence(small.restore, "does not open the repository", "give the file that was used") for _run in "12"]
         assert said[0] == said[1]
         small.assert_untouched(live)
     finally:
@@ -222,7 +223,7 @@ def test_the_snapshot_is_damaged(small: SmallStack, snapshot: dict[str, Any]) ->
         names = [name for name in ("manifest.json", "listing.jsonl", "volumes") if (copy / name).exists()]
         damaged = repository.commit(str(copy), names, ["openmemory-stack", f"project={PROJECT}"]).snapshot_id
         shutil.rmtree(copy)
-        sentence(lambda: small.restore(snapshot=damaged), *words)  # noqa: B023
+        sentence(partial(small.restore, snapshot=damaged), *words)
         small.assert_untouched(live)
         repository.forget([damaged])
     small.assert_restores(snapshot)

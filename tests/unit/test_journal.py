@@ -115,6 +115,19 @@ def test_every_note_is_on_disk_before_it_counts(places: Places, journal: Journal
     assert done == ["fsync", "replace", "fsync"]
 
 
+def test_room_for_the_way_back_is_kept_until_it_is_needed(places: Places, journal: Journal) -> None:
+    room = f"{places.journal}.room"
+    assert os.stat(room).st_blocks * 512 >= 1 << 20
+    docker: Any = Docker()
+    recover(docker, places, check_mode=True, lock_held=True)
+    assert os.path.exists(room)
+    journal.free_room()
+    journal.free_room()
+    assert not os.path.exists(room)
+    journal.phase("undo")
+    journal.end()
+
+
 def test_a_second_journal_is_refused(places: Places, journal: Journal) -> None:
     with pytest.raises(StackError, match="run recover first"):
         Journal.begin(places, "backup", "b2")
