@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core import compose_health
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.durable import OpenFileSystems
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import restore
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.safety import backup_request
@@ -47,9 +48,9 @@ def test_what_no_step_foresaw_is_a_sentence_too(
     small: SmallStack, snapshot: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = small.trees()
-    for place in ("in_root_moves", "sync_filesystems"):
+    for owner, name in ((restore, "in_root_moves"), (OpenFileSystems, "flush")):
         with monkeypatch.context() as patch:
-            patch.setattr(restore, place, refuse_all)
+            patch.setattr(owner, name, refuse_all)
             sentence(small.restore, "The restore failed at /some/where (Input/output error)", "then run it again")
         small.assert_untouched(live)
     small.assert_restores(snapshot)
