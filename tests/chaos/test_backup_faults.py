@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
+from ansible_collections.openmemory.stack.plugins.module_utils._core.capture import passing
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.safety import backup_request
@@ -178,21 +179,27 @@ def test_the_repository_vanishes_halfway_through_the_commit(small: SmallStack) -
 
 
 @contextmanager
-def growing(place: Path) -> Iterator[None]:
-    """A file that a process of the host appends to all the time: no pause of a container stops it."""
-    place.write_bytes(os.urandom(16 * MIB))
-    writer = subprocess.Popen(["sh", "-c", 'while :; do printf more; done >> "$0"', place])
-    try:
+def growing(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A file that the host appends to while it is read: no pause of a container stops that."""
+    place.write_bytes(os.urandom(MIB))
+    really, own = passing.copy_data, place.stat().st_ino
+
+    def copy(ours: int, *given: Any) -> int:
+        done: int = really(ours, *given)
+        if os.fstat(ours).st_ino == own:
+            with place.open("ab") as file:
+                file.write(b"more")
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(passing, "copy_data", copy)
         yield
-    finally:
-        writer.kill()
-        writer.wait()
 
 
 @pytest.mark.parametrize("way", ["single", "two_pass"])
-def test_a_file_changes_its_size_while_it_is_read(small: SmallStack, way: str) -> None:
+def test_a_file_changes_its_size_while_it_is_read(small: SmallStack, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before, place = snapshots(small), small.root("data") / "log"
-    with growing(place):
+    with growing(place, monkeypatch):
         said = [sentence(lambda: small.backup(capture=way), f"log in {place.parent} changed while") for _run in "12"]
         assert said[0] == said[1]
     small.assert_untouched(small.trees())
