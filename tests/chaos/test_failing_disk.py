@@ -24,7 +24,7 @@ from loop_device import attach
 
 ROOM = 12 << 20
 IMAGE = 64 << 20
-LOST = "could not be flushed \\(Input/output error\\)"
+LOST = r"could not be flushed \((Input/output error|No space left on device)\)"
 
 
 @pytest.fixture
