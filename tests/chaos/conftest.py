@@ -13,8 +13,9 @@ import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository
 from cheap_key import made_cheap
 from restore_stack import image, made, snapshot, stack
+from small_disks import small
 
-__all__ = ["image", "made", "snapshot", "stack"]  # fixtures
+__all__ = ["image", "made", "small", "snapshot", "stack"]  # fixtures
 
 Repository.init = made_cheap(Repository.init)
 LAB = Path(__file__).resolve().parents[2] / "build" / "lab"

@@ -40,6 +40,25 @@ def at_phase(name: str, after_s: float) -> Arm:
     return arm
 
 
+def after(place: Any, name: str, number: int) -> Arm:
+    """SIGKILL after the call number of a function or method of place."""
+
+    def arm(patch: pytest.MonkeyPatch) -> None:
+        function = getattr(place, name)
+        calls: list[str] = []
+
+        def killing(*given: Any, **named: Any) -> Any:
+            found = function(*given, **named)
+            calls.append(name)
+            if len(calls) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return found
+
+        patch.setattr(place, name, killing)
+
+    return arm
+
+
 def killed(arm: Arm, run: Callable[[], object]) -> None:
     """What run does, in a process of its own, which dies."""
     child = os.fork()

@@ -169,8 +169,8 @@ def happening(hook: Hook, act: Callable[[], object]) -> Iterator[Progress]:
         yield Progress(listener=listen)
 
 
-def on_small_disks() -> Iterator[tuple[SmallStack, dict[str, Any]]]:
-    """For a fixture: the stack with a snapshot, in which a WAL waits beside the database, and the trees in that."""
+def on_small_disks(image: None) -> Iterator[tuple[SmallStack, dict[str, Any]]]:
+    """For a fixture "made": the stack with a snapshot, in which a WAL waits beside the database, and its trees then."""
     stack = SmallStack(Path("/var/tmp") / PROJECT)
     stack.clean()
     stack.directory.mkdir()
@@ -182,3 +182,11 @@ def on_small_disks() -> Iterator[tuple[SmallStack, dict[str, Any]]]:
         stack.snapshot, trees = stack.backup(), stack.trees()
     yield stack, trees
     stack.clean()
+
+
+@pytest.fixture
+def small(stack: SmallStack) -> Iterator[SmallStack]:
+    """The stack with other data than in its snapshot; its disks have room again afterwards."""
+    yield stack
+    for disk in stack.disks.values():
+        disk.empty()

@@ -27,20 +27,13 @@ from small_disks import SmallStack, happening, on_small_disks, sentence
 
 FULL = "No space left on device"
 MIB = 1 << 20
+made = pytest.fixture(scope="module")(on_small_disks)
 
 
-@pytest.fixture(scope="module")
-def made(image: None) -> Iterator[tuple[SmallStack, dict[str, Any]]]:
-    yield from on_small_disks()
-
-
-@pytest.fixture
-def small(stack: SmallStack) -> Iterator[SmallStack]:
-    """With data that no snapshot has yet."""
-    stack.bulk(seed=time.monotonic_ns())
-    yield stack
-    for disk in stack.disks.values():
-        disk.empty()
+@pytest.fixture(autouse=True)
+def _new_data(small: SmallStack) -> None:
+    """Data that no snapshot has yet."""
+    small.bulk(seed=time.monotonic_ns())
 
 
 def snapshots(small: SmallStack) -> list[str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.p
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 from ansible_collections.openmemory.stack.plugins.module_utils._core.proof import ask, drill
 from ansible_collections.openmemory.stack.plugins.module_utils._core.proof.throwaway import LABEL
-from killing import Arm, at_phase, killed
+from killing import Arm, after, at_phase, killed
 
 from live_stack import MOUNTS, PASSWORD, LiveStack
 
@@ -296,34 +295,15 @@ def test_a_disk_that_fills_up_meanwhile_is_named(drills: Drills, small_disk: Cal
     assert said.startswith(f"The disk is full: there was no room to write {drills.places.scratch}/drill-")
 
 
-def after(method: str, count: int) -> Arm:
-    """SIGKILL when a method of the engine has been called that often."""
-
-    def arm(patch: pytest.MonkeyPatch) -> None:
-        real = getattr(Engine, method)
-        done: list[str] = []
-
-        def killing(self: Engine, *given: Any, **named: Any) -> Any:
-            result = real(self, *given, **named)
-            done.append(method)
-            if len(done) == count:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        patch.setattr(Engine, method, killing)
-
-    return arm
-
-
 @pytest.mark.parametrize(
     ("arm", "phase", "containers"),
     [
         pytest.param(at_phase("fetch", 0.15), "fetch", 0, id="fetch"),
         pytest.param(at_phase("check", 0.0), "check", 0, id="check"),
-        pytest.param(after("create_network", 1), "start", 0, id="network"),
-        pytest.param(after("create_container", 2), "start", 2, id="start"),
+        pytest.param(after(Engine, "create_network", 1), "start", 0, id="network"),
+        pytest.param(after(Engine, "create_container", 2), "start", 2, id="start"),
         pytest.param(at_phase("read", 0.0), "read", 3, id="read"),
-        pytest.param(after("remove_container", 1), "read", 2, id="clean-up"),
+        pytest.param(after(Engine, "remove_container", 1), "read", 2, id="clean-up"),
     ],
 )
 def test_killed_in_any_phase_and_put_right(drills: Drills, arm: Arm, phase: str, containers: int) -> None:
@@ -351,7 +331,7 @@ def living_restic() -> list[str]:
 
 
 def test_the_next_drill_puts_right_what_a_killed_one_has_left(drills: Drills) -> None:
-    killed(after("create_container", 3), partial(drills.drill, "good"))
+    killed(after(Engine, "create_container", 3), partial(drills.drill, "good"))
     assert len(drills.throwaways()) == len(SERVICES)
     result = drills.drill()
     assert result["ok"]

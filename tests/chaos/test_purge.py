@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.purge impor
 from ansible_collections.openmemory.stack.plugins.module_utils._core.purge import undo as undoing
 from ansible_collections.openmemory.stack.plugins.module_utils._core.purge.request import PurgeRequest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository
+from killing import Arm, after, at_phase, killed
 from restore_stack import LABELS, PATHS, PROJECT, VOLUMES, Stack
 
-Arm = Callable[[pytest.MonkeyPatch], None]
 BOTH = ["omrest-app", "omrest-store"]
 
 
@@ -140,55 +139,14 @@ def test_an_empty_volume_is_refused_before_anything_is_stopped(whole: Stack) -> 
     assert there(whole) == NOTHING
 
 
-def at_phase(name: str) -> Arm:
-    def arm(patch: pytest.MonkeyPatch) -> None:
-        notes = Journal.notes
-
-        def killing(self: Journal, values: dict[str, Any]) -> None:
-            notes(self, values)
-            if values.get("phase") == name:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        patch.setattr(Journal, "notes", killing)
-
-    return arm
-
-
-def after(place: Any, name: str, number: int) -> Arm:
-    """Kill after the call number of a function."""
-
-    def arm(patch: pytest.MonkeyPatch) -> None:
-        function, calls = getattr(place, name), []
-
-        def killing(*given: Any, **named: Any) -> Any:
-            found = function(*given, **named)
-            calls.append(name)
-            if len(calls) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return found
-
-        patch.setattr(place, name, killing)
-
-    return arm
-
-
-def killed(stack: Stack, arm: Arm, **asked: Any) -> None:
+def kill(stack: Stack, arm: Arm, **asked: Any) -> None:
     """A purge in a process of its own, which dies."""
-    child = os.fork()
-    if child == 0:  # nothing of pytest may run here
-        try:
-            arm(pytest.MonkeyPatch())
-            purge.run(request(stack, **asked), Engine.connect(), Progress())
-        except BaseException as error:
-            os.write(2, f"{error!r}\n".encode())
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    killed(arm, lambda: purge.run(request(stack, **asked), Engine.connect(), Progress()))
 
 
 BEFORE = [
     *(
-        pytest.param(at_phase(name), id=f"phase-{name}")
+        pytest.param(at_phase(name, 0.0), id=f"phase-{name}")
         for name in ("stop", "copy", "commit", "read back", "look again")
     ),
     pytest.param(after(Engine, "stop", 1), id="one-stopped"),
@@ -198,7 +156,7 @@ BEFORE = [
 @pytest.mark.parametrize("arm", BEFORE)
 def test_killed_before_the_removal_all_runs_again(whole: Stack, arm: Arm) -> None:
     wanted = whole.trees()
-    killed(whole, arm)
+    kill(whole, arm)
     said = recover(whole.engine, whole.places)
     assert "Nothing of the stack was removed." in said
     assert (whole.running(), whole.trees()) == (BOTH, wanted)
@@ -206,7 +164,7 @@ def test_killed_before_the_removal_all_runs_again(whole: Stack, arm: Arm) -> Non
 
 
 DURING = [
-    pytest.param(at_phase("removing"), id="phase-removing"),
+    pytest.param(at_phase("removing", 0.0), id="phase-removing"),
     pytest.param(after(Engine, "remove_container", 1), id="container"),
     pytest.param(after(Engine, "remove_network", 1), id="network"),
     pytest.param(after(Engine, "remove_volume", 2), id="volume"),
@@ -219,7 +177,7 @@ DURING = [
 @pytest.mark.parametrize("by", ["recover", "purge"])
 @pytest.mark.parametrize("arm", DURING)
 def test_killed_during_the_removal_it_is_finished(whole: Stack, arm: Arm, by: str) -> None:
-    killed(whole, arm, snapshot="none")
+    kill(whole, arm, snapshot="none")
     if by == "recover":
         said = recover(whole.engine, whole.places)
         ended = not os.path.exists(whole.places.journal) and said == []  # it died with nothing left to do
@@ -231,7 +189,7 @@ def test_killed_during_the_removal_it_is_finished(whole: Stack, arm: Arm, by: st
 
 def test_what_was_made_since_is_not_removed(whole: Stack) -> None:
     """The purge died in the middle, and the stack was deployed again before anybody looked."""
-    killed(whole, after(Engine, "remove_container", 2), snapshot="none")
+    kill(whole, after(Engine, "remove_container", 2), snapshot="none")
     whole.container("store", {"data": "/data"}, ["/data/run", "600"])
     with pytest.raises(StackError, match=r"container omrest-store was made since the purge began and uses"):
         recover(whole.engine, whole.places)
@@ -242,7 +200,7 @@ def test_what_was_made_since_is_not_removed(whole: Stack) -> None:
 
 
 def test_a_directory_that_was_made_anew_is_not_touched(whole: Stack) -> None:
-    killed(whole, after(undoing, "move_away", 1), snapshot="none")
+    kill(whole, after(undoing, "move_away", 1), snapshot="none")
     place = whole.directory / "place"
     assert not place.exists()
     place.mkdir()

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,18 +15,7 @@ from small_disks import SmallStack, happening, on_small_disks, sentence
 
 FULL = "No space left on device"
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def made(image: None) -> Iterator[tuple[SmallStack, dict[str, Any]]]:
-    yield from on_small_disks()
-
-
-@pytest.fixture
-def small(stack: SmallStack) -> Iterator[SmallStack]:
-    yield stack
-    for disk in stack.disks.values():
-        disk.empty()
+made = pytest.fixture(scope="module")(on_small_disks)
 
 
 JOURNAL = ("journal.json cannot be written", FULL, "free space")

@@ -30,18 +30,7 @@ from restore_stack import IMAGE, LABELS, PROJECT, VOLUMES
 from small_disks import SmallStack, happening, on_small_disks, sentence
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def made(image: None) -> Iterator[tuple[SmallStack, dict[str, Any]]]:
-    yield from on_small_disks()
-
-
-@pytest.fixture
-def small(stack: SmallStack) -> Iterator[SmallStack]:
-    yield stack
-    for disk in stack.disks.values():
-        disk.empty()
+made = pytest.fixture(scope="module")(on_small_disks)
 
 
 def test_what_no_step_foresaw_is_a_sentence_too(

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from ..errors import StackError
-from ..filesystem import MountTable
+from ..filesystem import MountTable, existing_ancestor
 
 KNOWN = ("ext4", "xfs", "btrfs")
 """File systems on which a flush write-protects dirty pages, so that every later store moves the file's times."""
@@ -199,10 +199,8 @@ def can_clone(source_dir: str, target_dir: str) -> bool:
 
 def may_clone(source_dir: str, target_dir: str) -> bool:
     """Like can_clone, by what the file systems are: writes nothing, and target_dir need not be there yet."""
-    while not os.path.isdir(target_dir):
-        target_dir = os.path.dirname(target_dir)
     kind = MountTable.read().of(os.path.realpath(source_dir)).type
-    return kind in _SHARING and os.stat(source_dir).st_dev == os.stat(target_dir).st_dev
+    return kind in _SHARING and os.stat(source_dir).st_dev == os.stat(existing_ancestor(target_dir)).st_dev
 
 
 def _plain(path: str, flags: int) -> int:

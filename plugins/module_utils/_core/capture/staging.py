@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import StackError
-from ..filesystem import covers
+from ..filesystem import covers, existing_ancestor
 from ..sizes import Size, measure
 from .durable import KNOWN, can_clone
 
@@ -158,20 +158,13 @@ def staging_root(
     if parent in volumes:
         parent = os.path.dirname(parent)
     devices = {os.stat(path).st_dev for path in (*volumes, parent)}
-    if len(devices) != 1 or os.stat(existing(default)).st_dev in devices:
+    if len(devices) != 1 or os.stat(existing_ancestor(default)).st_dev in devices:
         return default
     beside = os.path.join(parent, _OURS, project, "staging")
     try:
         return beside if shares(volumes[0], parent) else default
     except OSError:
         return default
-
-
-def existing(path: str) -> str:
-    """The nearest directory at or above a path that is there."""
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
 
 
 def rule_holds(filesystem: str) -> bool:

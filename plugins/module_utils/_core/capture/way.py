@@ -14,7 +14,7 @@ from ..errors import StackError
 from ..filesystem import free_and_total
 from .durable import can_clone
 from .plan import PlannedVolume
-from .staging import Staging, existing
+from .staging import Staging
 
 # Bytes a second of a copy inside the window. cp alone moves 2 GB/s from the page cache; on a busy machine with 2 cores
 # 273 MB took 1.48 s, so a fifth of that is counted on.
@@ -66,7 +66,7 @@ def check_space(volumes: Sequence[PlannedVolume], staging: Staging, way: Way) ->
     for volume in volumes:
         if not way.clone[volume.key]:
             needed += max(0, volume.size.allocated_bytes - staging.size(volume.key).allocated_bytes)
-    free = free_and_total(existing(staging.root))[0]
+    free = free_and_total(staging.root)[0]
     if free is not None and free < needed:
         raise StackError(
             f"There is no room for staging at {staging.root}: needed {show_bytes(needed)}, free {show_bytes(free)}, "

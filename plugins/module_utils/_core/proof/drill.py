@@ -29,7 +29,7 @@ from ..repository.manifest import Manifest
 from ..repository.repairing import repair
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
-from ..restore.fetch import LISTING
+from ..restore.fetch import LISTING, VOLUMES
 from ..restore.plan import require_room
 from ..stores import neo4j, qdrant, sqlite
 from . import census, memories
@@ -180,7 +180,7 @@ class _Drill:
         os.mkdir(volumes, 0o700)
         directories = {key: os.path.join(volumes, key) for key in sorted(manifest.volumes)}
         file = os.path.join(volumes, ".listing.jsonl")
-        wanted = {f"/volumes/{key}": path for key, path in directories.items()}
+        wanted = {f"{VOLUMES}/{key}": path for key, path in directories.items()}
         self.repository.restore_all(snapshot.id, {**wanted, LISTING: file}, self.progress.follow(), total_bytes=total)
         for key, path in directories.items():
             repair(path, file, key)

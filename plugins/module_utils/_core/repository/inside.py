@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from types import TracebackType
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,20 +61,6 @@ class Inside:
         if self._last is not None:
             os.close(self._last[1])
             self._last = None
-
-
-def open_plain(path: str, flags: int) -> int:
-    """An opener for open() of a file of ours where others can put something else; raises OSError for anything else.
-
-    Whatever is there is not opened before it is known to be a regular file: opening a pipe or a device can do harm.
-    """
-    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise changed(path)
-        return os.open(f"/proc/self/fd/{handle}", flags | os.O_CLOEXEC)
-    finally:
-        os.close(handle)
 
 
 def is_plain(path: str) -> bool:

@@ -20,7 +20,8 @@ from typing import Any
 
 from ..capture.copying import next_data
 from ..errors import StackError
-from .inside import Inside, is_plain, open_plain
+from ..stores.plain_file import plain
+from .inside import Inside, is_plain
 
 FORMAT = 2  # 1 had no holes
 _MOST_HOLES = 1000  # of a file; the restore finds those of one with more by itself
@@ -183,7 +184,7 @@ def read(file: str, key: str | None = None) -> Iterator[Entry]:
     """The entries of one volume, or of all, in the order they were written; StackError where the file is damaged."""
     count, ended = 0, False
     try:
-        with open(file, encoding="ascii", opener=open_plain) as lines:
+        with open(file, encoding="ascii", opener=plain) as lines:
             head = json.loads(next(lines, ""))
             if head["listing"] > FORMAT:
                 raise StackError(f"{file} has format {head['listing']}: update openmemory.stack here.")

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from ..capture import staging
 from ..errors import StackError
 from ..operation.progress import Progress
 from ..proof.checks import QUICK, CheckResult, check_staged, refusal
@@ -22,8 +23,7 @@ from .plan import path_names
 from .targets import Target
 from .writeback import Writeback
 
-LISTING = "/listing.jsonl"
-VOLUMES = "/volumes"
+LISTING, VOLUMES = f"/{staging.LISTING}", f"/{staging.VOLUMES}"  # in a snapshot
 _AT_ONCE = 2  # volumes that are made exact
 
 

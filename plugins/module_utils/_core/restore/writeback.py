@@ -24,7 +24,8 @@ from ..capture.durable import begin_writing
 from ..errors import StackError
 from ..operation.beside import beside
 from ..repository import listing
-from ..repository.inside import Inside, open_plain
+from ..repository.inside import Inside
+from ..stores.plain_file import plain
 
 _EVERY_S = 0.2
 _LEAST = 1 << 20  # bytes in one piece; less may wait
@@ -106,7 +107,7 @@ class Writeback:
 
 def _is_whole(file: str) -> bool:
     """Whether a listing has come to its end; raises OSError where there is none yet."""
-    with open(file, "rb", opener=open_plain) as stream:
+    with open(file, "rb", opener=plain) as stream:
         size = os.fstat(stream.fileno()).st_size
         stream.seek(max(0, size - _TAIL))
         _lines, begin, rest = stream.read(_TAIL).rpartition(b'\n{"entries"')

@@ -12,12 +12,17 @@ import stat
 
 
 def plain(path: str, flags: int) -> int:
-    """The opener for open(): OSError where the path is a link, a pipe, a device or anything but a plain file."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "is not a plain file", path)
+    """The opener for open(): OSError where the path is a link, a pipe, a device or anything but a plain file.
+
+    What is there is not opened before it is known to be one: opening a device alone can do harm.
+    """
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "is not a plain file", path)
+        return os.open(f"/proc/self/fd/{handle}", flags | os.O_CLOEXEC)
+    finally:
+        os.close(handle)
 
 
 def plain_size(path: str) -> int | None:
