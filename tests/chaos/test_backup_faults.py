@@ -121,10 +121,18 @@ def cut(directory: Path) -> None:
         os.truncate(path, 50)
 
 
+def empty(directory: Path) -> None:
+    """As where the disk of a directory is not mounted."""
+    shutil.rmtree(directory)
+    directory.mkdir()
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "a truncated index": (lambda place: cut(place / "index"), ("is damaged: data in it", "with check")),
     "a truncated config": (lambda place: os.truncate(place / "config", 20), ("config file cannot be read", "copy")),
     "a truncated key": (lambda place: cut(place / "keys"), ("repository",)),
+    "no data": (lambda place: shutil.rmtree(place / "data"), ("none of their data", "mount or bring back")),
+    "empty data": (lambda place: empty(place / "data"), ("none of their data", "mount or bring back")),
     "no config": (lambda place: (place / "config").unlink(), ("No repository is made in", "not empty")),
 }
 

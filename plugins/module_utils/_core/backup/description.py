@@ -48,7 +48,7 @@ def make_manifest(
     return Manifest(
         project=plan.project,
         id=uuid.uuid4().hex,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.fromtimestamp(captured.instant, timezone.utc).isoformat(timespec="seconds"),
         host=socket.gethostname(),
         tool_version=TOOL_VERSION,
         way=captured.way,

@@ -33,12 +33,13 @@ _SHORT_PASS_S = 1.0  # what is written meanwhile is little, and another pass cos
 class Captured:
     """freeze_s is the freeze window in seconds; reports are by volume key, the last pass of each.
 
-    earlier are those of the passes before, in which it was written to; quiesced is [{name, how}]. before is what the
-    witness said.
+    instant: seconds since 1970 as the last container was frozen; what was written until then is in it. earlier are
+    those of the passes before, in which it was written to; quiesced is [{name, how}]. before is what the witness said.
     """
 
     way: str
     freeze_s: float
+    instant: float = 0.0
     reports: dict[str, PassReport] = field(default_factory=dict)
     earlier: list[PassReport] = field(default_factory=list)
     quiesced: list[dict[str, str]] = field(default_factory=list)
@@ -116,6 +117,7 @@ def capture(
             found.earlier += pre_copy([mirror for mirror in mirrors if not mirror.is_warm()])
         found.before = witness()
         with freeze:
+            found.instant = time.time()
             for key, mirror in frozen.items():
                 found.reports[key] = mirror.frozen_pass(settings.timeout)
                 freeze.check()

@@ -18,7 +18,7 @@ _KINDS: dict[str, type] = {"str": str, "float": float, "dict": dict, "list": lis
 
 @dataclass
 class Manifest:
-    """id: the operation's. created: ISO 8601, UTC. freeze_s: seconds. quiesced: [{name, how}].
+    """id: the operation's. created: the captured instant, ISO 8601, UTC. freeze_s: seconds. quiesced: [{name, how}].
 
     volumes: {key: {name, backing, driver, driver_opts, labels, path, uid, gid, mode, store, store_version, size_bytes,
     allocated_bytes, files, way, census, check}}. images: {service: {reference, id, digest, version}}. compose:

@@ -51,10 +51,18 @@ class Repository(Restoring):
 
     def exists(self) -> bool:
         """Whether there is a repository. A local one is only looked at; StackError where a remote one cannot be
-        asked.
+        asked, or a local one has lost all data of its snapshots: restic goes by its index, and would end well.
         """
         local = self.restic.local_path
         if local:
+            data = os.path.join(local, "data")
+            if _entries(os.path.join(local, "snapshots")) and not any(
+                _entries(os.path.join(data, name)) for name in _entries(data)
+            ):
+                raise StackError(
+                    f"The repository {local} has snapshots, but {data} has none of their data: mount or bring back "
+                    "what was there, or give another repository."
+                )
             return os.path.isfile(os.path.join(local, "config"))
         try:
             self.open()
@@ -78,9 +86,8 @@ class Repository(Restoring):
         local = self.restic.local_path
         if local and os.path.isdir(local) and os.listdir(local):
             raise StackError(
-                f"No repository is made in {local}: the directory is not empty. Give an empty or a new directory, "
-                f"or the "
-                "right one of an existing repository."
+                f"No repository is made in {local}: the directory is not empty. Give an empty or a new directory, or "
+                "the right one of an existing repository."
             )
         if local:
             try:
@@ -175,9 +182,8 @@ class Repository(Restoring):
             raise StackError(f"restic stored no snapshot in {self.restic.shown} and did not say why: back up again.")
         if self._identity() != before:  # newer restic makes missing directories anew, and ends well in the ruins
             raise StackError(
-                f"The repository {self.restic.shown} vanished while the snapshot was stored: make it available "
-                f"again, and "
-                "back up again."
+                f"The repository {self.restic.shown} vanished while the snapshot was stored: make it available again, "
+                "and back up again."
             )
         full = self._full_id(short)
         made = {"id": full, "time": begun.isoformat(), "tags": list(tags), "hostname": socket.gethostname()}
@@ -327,9 +333,8 @@ def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where:
             foreign = [each for each in snapshots if len(text) >= 8 and each.id.startswith(text)]
             if foreign:
                 raise StackError(
-                    f"snapshot {text} is of the stack {foreign[0].project}, not of {project}: name one of "
-                    f"{project}, or "
-                    f"give the project {foreign[0].project}."
+                    f"snapshot {text} is of the stack {foreign[0].project}, not of {project}: name one of {project}, "
+                    f"or give the project {foreign[0].project}."
                 )
             moment = _moment(text)
             found = [each for each in whole if moment and each.shown_time <= moment][-1:]
@@ -343,8 +348,7 @@ def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where:
     older = f" and {len(own) - _SHOWN_SNAPSHOTS} older" if len(own) > _SHOWN_SNAPSHOTS else ""
     raise StackError(
         f"snapshot {text!r} names none of the stack {project or ''} in {where}: give an id, latest, tag:NAME or a "
-        f"time; "
-        f"there are {', '.join(reversed(newest))}{older}."
+        f"time; there are {', '.join(reversed(newest))}{older}."
     )
 
 
