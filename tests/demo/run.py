@@ -103,8 +103,9 @@ NEXT = """
 The stack is on host two now, and retired on host one. Look at it:
   .venv/bin/ansible-playbook -i build/lab/inventory.yml -i tests/demo/settings.yml playbooks/status.yml
   ssh -i build/lab/id_ed25519 -o UserKnownHostsFile=build/lab/known_hosts root@127.0.1.2      (host one: 127.0.1.1)
-    cd /opt/openmemory && docker compose ps && curl -s 'http://127.0.0.1:8765/api/v1/memories/?user_id=persistence'
-    openmemory-stack status; openmemory-stack list; openmemory-stack --help
+    cd /opt/openmemory && docker compose ps
+    python3 /tmp/openmemory_memories.py read --user persistence --log /tmp/openmemory_demo.log
+    openmemory-stack status; openmemory-stack list; openmemory-stack restore --help
 Remove it, the lab hosts and the registry:
   make lab-destroy
 """
@@ -139,6 +140,7 @@ def main() -> int:
     # the scenarios have brought host one to this version, and no database is taken back one
     newer = ("-e", "stack_openmemory_tag=1.1")
     run("move the stack under load to host two", *play, *newer, "-e", f"demo_results={OUT}", "tests/demo/migrate.yml")
+    run("back it up on host two, too", *play, "-e", "target=lab2", "playbooks/backup.yml")
     run("status", *play, "playbooks/status.yml", quiet=False)
     good = summary(times)
     print(NEXT)
