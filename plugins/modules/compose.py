@@ -68,7 +68,6 @@ options:
     default: /var/lib/openmemory-stack
 requirements:
   - Docker Compose v2, 2.24 or newer, as a plugin of the docker command
-  - Docker SDK for Python
 attributes:
   check_mode:
     support: full

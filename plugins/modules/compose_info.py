@@ -27,19 +27,10 @@ options:
 requirements:
   - Docker Compose v2, 2.20 or newer, as a plugin of the docker command
   - Docker SDK for Python, only for O(gather_containers=true)
-attributes:
-  check_mode:
-    support: full
-    description: Never changes anything.
-  diff_mode:
-    support: none
-    description: Never changes anything.
-  idempotent:
-    support: full
-    description: Never changes anything.
 extends_documentation_fragment:
   - openmemory.stack.compose
   - openmemory.stack.docker
+  - openmemory.stack.attributes.info_module
 seealso:
   - module: openmemory.stack.compose
 """

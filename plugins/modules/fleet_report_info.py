@@ -17,16 +17,7 @@ description:
   - Runs on the controller.
 extends_documentation_fragment:
   - openmemory.stack.fleet
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Running it twice tells the same, but for times and ages.
+  - openmemory.stack.attributes.info_module
 seealso:
   - module: openmemory.stack.fleet_report
   - module: openmemory.stack.stack_info

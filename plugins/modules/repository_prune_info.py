@@ -16,16 +16,7 @@ description:
     them M(openmemory.stack.repository_prune) would remove now.
 extends_documentation_fragment:
   - openmemory.stack.prune
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Running it twice tells the same.
+  - openmemory.stack.attributes.info_module
 seealso:
   - module: openmemory.stack.repository_prune
 author:

@@ -54,18 +54,12 @@ options:
     default: 20
 extends_documentation_fragment:
   - openmemory.stack.docker
+  - openmemory.stack.attributes.info_module
 attributes:
   check_mode:
     support: full
     description: Changes nothing in any mode. Manifests are kept on the host once they were read, not in check mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Running it twice tells the same, but for times and ages.
 requirements:
-  - Docker SDK for Python
   - restic 0.14 or newer, for stacks with a repository
 seealso:
   - module: openmemory.stack.fleet_report

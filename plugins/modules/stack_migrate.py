@@ -119,7 +119,6 @@ options:
 extends_documentation_fragment:
   - openmemory.stack.docker
 requirements:
-  - Docker SDK for Python
   - rsync and the OpenSSH client
 attributes:
   check_mode:

@@ -24,16 +24,8 @@ options:
       - Directory on the host for what is kept between runs. The same as for backups.
     type: path
     default: /var/lib/openmemory-stack
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Running it twice tells the same.
+extends_documentation_fragment:
+  - openmemory.stack.attributes.info_module
 seealso:
   - module: openmemory.stack.stack_migrate_target
   - module: openmemory.stack.stack_migrate_info

@@ -38,16 +38,7 @@ options:
 extends_documentation_fragment:
   - openmemory.stack.repository
   - openmemory.stack.docker
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Running it twice tells the same.
+  - openmemory.stack.attributes.info_module
 seealso:
   - module: openmemory.stack.stack_purge
 author:

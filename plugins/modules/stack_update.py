@@ -77,7 +77,6 @@ options:
 requirements:
   - Docker Compose v2, 2.24 or newer, as a plugin of the docker command
   - restic 0.14 or newer, for snapshots
-  - Docker SDK for Python
 extends_documentation_fragment:
   - openmemory.stack.compose
   - openmemory.stack.update

@@ -19,16 +19,7 @@ extends_documentation_fragment:
   - openmemory.stack.compose
   - openmemory.stack.update
   - openmemory.stack.docker
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Running it twice tells the same, as long as the registry does.
+  - openmemory.stack.attributes.info_module
 seealso:
   - module: openmemory.stack.stack_update
 author:

@@ -63,16 +63,11 @@ options:
 extends_documentation_fragment:
   - openmemory.stack.repository
   - openmemory.stack.docker
+  - openmemory.stack.attributes.info_module
 attributes:
   check_mode:
     support: full
     description: Changes nothing in any mode. Manifests are kept on the host once they were read, not in check mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Running it twice tells the same.
 seealso:
   - module: openmemory.stack.volume_backup
   - module: openmemory.stack.volume_restore

@@ -48,16 +48,7 @@ options:
     default: 30
 extends_documentation_fragment:
   - openmemory.stack.docker
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Running it twice tells the same, as long as nothing else changes the volumes.
+  - openmemory.stack.attributes.info_module
 seealso:
   - module: openmemory.stack.volume
 author:
