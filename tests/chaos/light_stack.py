@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+from ansible_collections.openmemory.stack.plugins.module_utils._core import hidden
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.request import BackupRequest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
@@ -27,7 +28,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.filesystem 
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.password import ensure_password
-from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept, restore, swap
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept, restore
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.request import RestoreRequest
 
 PROJECT = "omrest"
@@ -128,7 +129,7 @@ class Stack:
         kept.save(self.places, [])
         for name in VOLUMES:
             for place in self.root(name).iterdir():
-                if place.name != "run" and not place.name.startswith(swap.HIDDEN):
+                if place.name != "run" and not place.name.startswith(hidden.HIDDEN):
                     shutil.rmtree(place) if place.is_dir() else place.unlink()
         self.fill(text)
 
@@ -179,7 +180,7 @@ def tree(root: Path) -> dict[str, Any]:
     """Everything below and the root itself, without what restores keep: kind and mode, owner, contents, attributes."""
     found: dict[str, Any] = {}
     for place in [root, *sorted(root.rglob("*"))]:
-        if swap.HIDDEN in str(place.relative_to(root)):
+        if hidden.HIDDEN in str(place.relative_to(root)):
             continue
         about = place.lstat()
         attributes = {name: os.getxattr(place, name) for name in os.listxattr(place)}

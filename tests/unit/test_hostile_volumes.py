@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.hidden import is_hidden
 from ansible_collections.openmemory.stack.plugins.module_utils._core.proof.checks import check_volume
-from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.swap import is_hidden
 from ansible_collections.openmemory.stack.plugins.module_utils._core.stores import qdrant, sqlite
 
 ROWS = 1000

@@ -18,33 +18,14 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.j
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import undo as undoing
-from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.swap import Move, Record, Swap
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.swap import Move, Swap
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.undo import undo
-
-ID = "20261125t021500-3fa9c1"
-NAME = f".openmemory-restore-{ID}"
+from swapped import ID, NAME, record_of, swap_in
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     return Places.of("om", str(tmp_path / "state"), str(tmp_path / "run"))
-
-
-def swap_in(place: Path, name: str = NAME, fetched: bool = True) -> Swap:
-    """A volume whose data is about to be swapped."""
-    live, beside = place / "_data", place / name
-    live.mkdir(parents=True)
-    (live / "db").write_text("old")
-    beside.mkdir()
-    if fetched:
-        (beside / "new").mkdir()
-        (beside / "new/db").write_text("new")
-    move = Move(str(live), str(beside / "new"), str(beside / "old"), True, True)
-    return Swap(place.name, place.name, str(live), str(beside), [move])
-
-
-def record_of(places: Places, *swaps: Swap, stage: str = "fetching", until: float = 2000.0) -> Record:
-    return Record(ID, "5f0c", places.state, stage, list(swaps), beside=[swap.beside for swap in swaps], until=until)
 
 
 def test_old_data_is_listed_once_and_only_where_there_is_some(places: Places, tmp_path: Path) -> None:
@@ -138,6 +119,12 @@ class NoEngine(Engine):
 
     def __init__(self) -> None:
         super().__init__(None, "", "unix:///none.sock")
+
+    def volumes(self) -> list[dict[str, object]]:
+        return []
+
+    def containers(self) -> list[dict[str, object]]:
+        return []
 
 
 @pytest.mark.parametrize(

@@ -184,8 +184,8 @@ def test_a_mount_point_stays_and_is_swapped_inside(host: Host, tmp_path: Path) -
 
 
 def test_a_database_goes_with_its_side_files() -> None:
-    assert planning.path_names("sub/db", "sqlite") == ["sub/db", "sub/db-journal", "sub/db-wal", "sub/db-shm"]
-    assert planning.path_names("sub/db", "qdrant") == ["sub/db"]
+    assert planning.path_names("sub/db") == ["sub/db", "sub/db-journal", "sub/db-wal", "sub/db-shm"]
+    assert planning.path_names("sub/db-wal") == ["sub/db-wal"]
 
 
 def full(host: Host) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -65,12 +66,18 @@ def _count(entry: os.DirEntry[str], device: int, size: Size, seen: set[int], pen
     size.allocated_bytes += about.st_blocks * 512
 
 
-def is_empty(path: str) -> bool:
-    """Whether there is no file at any depth; raises OSError where it cannot be read."""
+def is_empty(path: str, leave_out: Callable[[str], bool] = lambda _name: False) -> bool:
+    """Whether there is no file at any depth; raises OSError where it cannot be read.
+
+    leave_out tells which names in path itself do not count.
+    """
     pending = [path]
     while pending:
-        with os.scandir(pending.pop()) as entries:
+        directory = pending.pop()
+        with os.scandir(directory) as entries:
             for entry in entries:
+                if directory == path and leave_out(entry.name):
+                    continue
                 if not entry.is_dir(follow_symlinks=False):
                     return False
                 pending.append(entry.path)

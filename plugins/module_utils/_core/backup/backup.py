@@ -30,6 +30,7 @@ from ..operation.retired import refuse_retired
 from ..repository.ahead import CommitAhead
 from ..repository.repository import Commit, Repository
 from ..repository.restic import Restic
+from ..repository.snapshot import OURS, SAFETY
 from ..restore.kept import purge_expired
 from . import head_start
 from .request import BackupRequest, tags_of
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from ..capture.capture import Captured
     from ..repository.manifest import Manifest
 
-SAFETY = "safety"
-_MARK = "openmemory-stack"
 _LOCK_WAIT_S = 15.0  # another stack's backup into the same repository holds a lock while it copies
 
 
@@ -235,7 +234,7 @@ class _Backup:
         return self.repository.commit(staging.root, names, tags, progress=self.progress.follow())
 
     def _tags(self, plan: CapturePlan, way: str) -> list[str]:
-        return [_MARK, f"way={way}", *tags_of(self.request, plan)]
+        return [OURS, f"way={way}", *tags_of(self.request, plan)]
 
     def _retain(self, commit: Commit) -> list[str]:
         if self.request.keep is None:

@@ -16,6 +16,7 @@ from ..errors import StackError
 from ..operation.places import STATE_DIR
 from ..repository.copying import Copy
 from ..repository.retention import Keep
+from ..repository.snapshot import OURS, SAFETY
 
 if TYPE_CHECKING:
     from ..capture.plan import CapturePlan
@@ -84,6 +85,8 @@ class BackupRequest:
         for tag in self.tags:
             if not _TAG.fullmatch(tag):
                 raise StackError(f"The tag {tag!r} is not allowed; use letters, digits, '.', '_' and '-'.")
+            if tag in (SAFETY, OURS):  # retention and "latest" go by them
+                raise StackError(f"The tag {tag!r} is one of ours, with a meaning of its own; choose another.")
         far = self.far()
         for copy in far:
             copy.check(self.repository, self.environment)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engine import Engine
+from ..hidden import is_hidden
 from ..operation.journal import Journal
 from ..operation.places import Places
 from ..operation.progress import Progress
-from ..restore.swap import is_hidden  # old data that a restore keeps inside a mount point
 from .durable import much_is_dirty, sync_filesystems
 from .freeze import Freeze
 from .mirror import Mirror, PassReport

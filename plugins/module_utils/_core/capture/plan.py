@@ -18,7 +18,7 @@ from ..inspection import describe
 from ..selection import select
 from ..sizes import Size, measure
 from ..state import State, container_name
-from ..volumes import PROJECT_LABEL, VOLUME_LABEL
+from ..volumes import PROJECT_LABEL, VOLUME_LABEL, is_bind
 from .refusals import refuse_project, refuse_volume
 
 _LOGS = "/logs"  # Neo4j's; nothing in it belongs to the one instant
@@ -146,7 +146,7 @@ def refuse_others(engine: Engine, plan: CapturePlan, since: float | None = None)
             if container["State"] not in _OFF or container["Id"] in came
         }
         for identity, (name, mounted) in came.items():
-            if any(_reaches({"Name": each}, volume.name, volume.path, state) for each in mounted):
+            if any(reaches({"Name": each}, volume.name, volume.path, state) for each in mounted):
                 names.setdefault(identity, name)
         for identity in names.keys() - known:
             raise StackError(
@@ -173,17 +173,29 @@ def writers(state: State, name: str, path: str) -> list[dict[str, Any]]:
     return [
         container
         for container in state.containers
-        if any(mount.get("RW", True) and _reaches(mount, name, path, state) for mount in container.get("Mounts") or ())
+        if any(mount.get("RW", True) and reaches(mount, name, path, state) for mount in container.get("Mounts") or ())
     ]
 
 
-def _reaches(mount: Mapping[str, Any], name: str, path: str, state: State) -> bool:
+def reaches(mount: Mapping[str, Any], name: str, path: str, state: State) -> bool:
+    """Whether a container's mount leads to a volume (path: where it lies, resolved), or to a part of it, or contains it.
+
+    By its name, by a bind mount, or by another volume at the same place, above or below.
+    """
     if mount.get("Type") == "bind":
         return touches(str(mount.get("Source") or "/"), path, state)
     if mount.get("Name") == name:
         return True
-    device = ((state.volumes.get(str(mount.get("Name"))) or {}).get("Options") or {}).get("device")
-    return bool(device) and state.real(str(device)) == path
+    place = place_of(state.volumes.get(str(mount.get("Name"))) or {})
+    return place is not None and touches(place, path, state)
+
+
+def place_of(volume: Mapping[str, Any]) -> str | None:
+    """The host directory that a volume of the driver "local" is, not resolved; None for what Docker mounts by itself."""
+    options = volume.get("Options") or {}
+    if volume.get("Driver") != "local" or (options.get("type") and not is_bind("local", options)):
+        return None
+    return str(options.get("device") or volume["Mountpoint"])
 
 
 def touches(source: str, path: str, state: State) -> bool:

@@ -17,12 +17,12 @@ from ..drift import find_drift
 from ..engine import Engine
 from ..errors import StackError
 from ..filesystem import covers, existing_ancestor
+from ..hidden import is_hidden
 from ..moving.rebuild import Recipe, recipe, shares
 from ..placement import find_misplaced
 from ..places import check_new, check_places
 from ..restore.crew import Crew
 from ..restore.plan import crew_of, inspect_users, require_room
-from ..restore.swap import is_hidden
 from ..restore.targets import CONFIG_HASH_LABEL, Target, existing_target
 from ..sizes import measure
 from ..state import State, container_name

@@ -21,6 +21,7 @@ from ..capture.plan import CapturePlan, refuse_others
 from ..capture.plan import make_plan as make_capture_plan
 from ..engine import Engine
 from ..errors import StackError
+from ..hidden import is_hidden
 from ..operation.journal import Journal
 from ..operation.lock import OperationLock
 from ..operation.places import Places, require_local
@@ -30,7 +31,6 @@ from ..operation.retired import read_retirement
 from ..operation.watcher import Watcher
 from ..proof import census
 from ..restore.crew import service_of
-from ..restore.swap import is_hidden
 from ..volumes import PROJECT_LABEL
 from .departure_undo import COMMITTING, KEY, MOVING, RETIRED, InDoubtError, finish, outcome, resolve
 from .layer import find_elsewhere

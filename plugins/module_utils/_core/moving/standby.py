@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from ..capture.capture import pre_copy
 from ..capture.durable import can_clone, sync_filesystems
 from ..capture.mirror import Mirror, PassReport
+from ..hidden import is_hidden
 from ..operation.progress import Progress
-from ..restore.swap import is_hidden
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,15 @@ from ..errors import StackError
 
 
 def write_json(path: str, value: Any, durable: bool = True) -> None:
-    """Replace a file by value as JSON, mode 0600. durable: it is on disk before this returns.
+    """Replace a file by value as JSON in ASCII, as names of files may be no UTF-8, mode 0600. durable: it is on disk
+    before this returns.
 
     Raises StackError naming the file if the disk refuses.
     """
     temporary = path + ".new"
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(json.dumps(value, ensure_ascii=False).encode())
+            file.write(json.dumps(value).encode())
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

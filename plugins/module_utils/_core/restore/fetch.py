@@ -19,7 +19,7 @@ from ..repository import listing
 from ..repository.repairing import repair
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
-from .plan import path_names
+from .plan import OVERHEAD, path_names, require_room
 from .targets import Target
 from .writeback import Writeback
 
@@ -74,13 +74,15 @@ def fetch_path(
     file = os.path.join(beside, "meta", "listing.jsonl")
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
         stream.write(repository.dump(snapshot.id, LISTING))
-    names = [name for name in path_names(path, target.store) if any(listing.entries_below(file, target.key, name))]
+    names = [name for name in path_names(path) if any(listing.entries_below(file, target.key, name))]
     if path not in names:
         raise StackError(
             f"path is {path}, which the snapshot {snapshot.short_id} does not have in {target.key}; in the root it has "
             f"{', '.join(_roots(file, target.key)) or 'nothing'}."
         )
-    progress.phase("fetch")
+    size, taken = _size(file, target.key, names)
+    require_room(beside, taken)
+    progress.phase("fetch", size)
     wanted = {f"{VOLUMES}/{target.key}/{name}": os.path.join(beside, "new", os.path.basename(name)) for name in names}
     repository.restore_all(snapshot.id, wanted, progress.follow())
     progress.phase("compare")
@@ -89,18 +91,31 @@ def fetch_path(
     return names
 
 
-def check(targets: Sequence[Target], operation: str, scratch: str) -> dict[str, CheckResult]:
-    """The stores' own checks of what was fetched, by key.
+def check(targets: Sequence[Target], operation: str, scratch: str, kind: str | None = None) -> dict[str, CheckResult]:
+    """The stores' own checks of what was fetched, by key. kind: of the store, where it is not that of the volume.
 
     Raises StackError for damage in what was sound when it was captured; of what was not checked then, the results tell.
     """
-    staged = {target.key: (target.store, os.path.join(target.beside(operation), "new")) for target in targets}
+    staged = {target.key: (kind or target.store, os.path.join(target.beside(operation), "new")) for target in targets}
     results = check_staged(staged, scratch, QUICK)
-    sound = {target.key for target in targets if (target.about.get("check") or {}).get("ok") is True}
+    known = [target for target in targets if kind in (None, target.store)]
+    sound = {target.key for target in known if (target.about.get("check") or {}).get("ok") is True}
     problem = refusal({key: result for key, result in results.items() if key in sound})
     if problem:
         raise StackError(f"{problem} Nothing was put in place; restore another snapshot, and check the repository.")
     return results
+
+
+def _size(file: str, key: str, names: Sequence[str]) -> tuple[int, int]:
+    """Bytes of the files at and below names, and what they may take on disk; hard links count once."""
+    size = taken = 0
+    seen: set[int] = set()
+    for entry in (entry for name in names for entry in listing.entries_below(file, key, name)):
+        if entry.group not in seen:
+            size += entry.size
+            taken += entry.size + OVERHEAD
+        seen |= {entry.group} - {0}
+    return size, taken
 
 
 def _roots(file: str, key: str) -> list[str]:

@@ -31,13 +31,19 @@ LEAST_KEPT_S = 86400.0  # of data that clients may have written to
 
 @dataclass(frozen=True)
 class Kept:
-    """Old data of one volume. until and created are seconds since 1970; snapshot is what replaced it."""
+    """Old data of one volume. until and created are seconds since 1970; snapshot is what replaced it.
+
+    mount is where its file system was mounted (None: not known). past: a later restore has replaced what it would go
+    back from.
+    """
 
     operation: str
     snapshot: str
     created: float
     until: float
     swap: Swap
+    mount: str | None = None
+    past: bool = False
 
     @property
     def path(self) -> str:
@@ -64,12 +70,18 @@ class Kept:
 
     def as_json(self) -> dict[str, Any]:
         numbers = {"until_s": self.until, "created_s": self.created}
-        return {**self.as_result(), **numbers, "swap": self.swap.as_json()}
+        more = {"mount": self.mount, "past": self.past, "swap": self.swap.as_json()}
+        return {**self.as_result(), **numbers, **more}
 
     @classmethod
     def from_json(cls, found: Any) -> Kept:
         times = float(found["created_s"]), float(found["until_s"])
-        return cls(str(found["operation"]), str(found["snapshot"]), *times, Swap.from_json(found["swap"]))
+        same = str(found["operation"]), str(found["snapshot"]), *times, Swap.from_json(found["swap"])
+        return cls(*same, found.get("mount"), bool(found.get("past")))
+
+    def is_away(self) -> bool:
+        """Whether it is not there because its file system is not mounted now; not for what somebody has removed."""
+        return bool(self.mount) and not os.path.lexists(self.path) and _mount_of(self.path) != self.mount
 
 
 def load(places: Places) -> list[Kept]:
@@ -96,7 +108,7 @@ def remember(places: Places, record: Record, now: float | None = None) -> list[K
     known = {entry.path for entry in entries if entry.operation == record.id}
     created = time.time() if now is None else now
     added = [
-        Kept(record.id, record.snapshot, created, record.until, swap)
+        Kept(record.id, record.snapshot, created, record.until, swap, _mount_of(swap.beside))
         for swap in record.swaps
         if swap.keeps_old and swap.beside not in known and holds_data(swap)
     ]
@@ -105,6 +117,18 @@ def remember(places: Places, record: Record, now: float | None = None) -> list[K
         entries = [entry for entry in entries if entry.path not in paths]  # a restore taken back keeps the other side
         save(places, [*entries, *added])
     return [entry for entry in [*entries, *added] if entry.operation == record.id]
+
+
+def supersede(places: Places, record: Record) -> None:
+    """After a restore that was accepted: what earlier ones kept of its volumes is no way back from it."""
+    volumes = {swap.volume for swap in record.swaps}
+    entries = load(places)
+    marked = [
+        replace(entry, past=True) if entry.operation != record.id and entry.swap.volume in volumes else entry
+        for entry in entries
+    ]
+    if marked != entries:
+        save(places, marked)
 
 
 def keep_taken_out(places: Places, record: Record, now: float | None = None) -> list[Kept]:
@@ -140,7 +164,7 @@ def purge_expired(places: Places, now: float | None = None) -> list[str]:
     moment = time.time() if now is None else now
     said, left = [], []
     for entry in entries:
-        if entry.until > moment and os.path.lexists(entry.path):
+        if entry.is_away() or (entry.until > moment and os.path.lexists(entry.path)):
             left.append(entry)
         elif not os.path.lexists(entry.path):
             said.append(f"the old data of {entry.swap.volume} in {entry.path} was removed by somebody else")
@@ -183,12 +207,27 @@ def is_ours(path: str) -> bool:
 
 
 def last(entries: Sequence[Kept]) -> list[Kept]:
-    """Those of the newest restore; raises StackError where nothing is kept. What conversions keep has no snapshot."""
+    """Those of the newest restore, by their order; what conversions keep has no snapshot.
+
+    Raises StackError where nothing is kept, or not (any more) by the last restore.
+    """
     entries = [entry for entry in entries if entry.snapshot]
     if not entries:
         raise StackError("No restore has kept old data on this host, so there is nothing to go back to.")
-    operation = max(entries, key=lambda entry: entry.created).operation
-    return [entry for entry in entries if entry.operation == operation]
+    operation = next((entry.operation for entry in reversed(entries) if not entry.past), None)
+    found = [entry for entry in entries if entry.operation == operation]
+    if not found or any(entry.past for entry in found):
+        old = ", ".join(entry.path for entry in found or entries)
+        raise StackError(
+            f"The last restore has kept no old data, or not any more; what is kept, in {old}, is of before an earlier "
+            "restore. To go back that far, restore a snapshot of then: each restore made one with the tag safety."
+        )
+    return found
+
+
+def _mount_of(path: str) -> str:
+    """Where the file system of a path is mounted, or of the nearest directory above it that is there."""
+    return MountTable.read().of(os.path.realpath(path)).point
 
 
 def _is_empty_directory(path: str) -> bool:

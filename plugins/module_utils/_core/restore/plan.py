@@ -24,7 +24,7 @@ from ..repository.manifest import Manifest
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
 from ..state import State
-from ..stores import neo4j, sqlite
+from ..stores import neo4j
 from ..stores.container import Container
 from ..stores.registry import recognise
 from ..volumes import PROJECT_LABEL
@@ -33,7 +33,7 @@ from .request import RestoreRequest
 from .targets import Target, choose_keys, find_targets, refuse_foreign
 
 _SIDE_FILES = ("-journal", "-wal", "-shm")
-_OVERHEAD = 4096  # bytes that a file may take beyond its size: a block's rest and its inode
+OVERHEAD = 4096  # bytes that a file may take beyond its size: a block's rest and its inode
 _RAN = ("running", "restarting")
 
 
@@ -173,12 +173,12 @@ def _check_path(request: RestoreRequest, target: Target) -> None:
             )
         if os.lstat(at).st_dev != os.lstat(target.path).st_dev:
             raise StackError(f"path is {path}, and {at} is on another file system than the volume; restore it by hand.")
-    target.empty = not any(os.path.lexists(os.path.join(target.path, name)) for name in path_names(path, target.store))
+    target.empty = not any(os.path.lexists(os.path.join(target.path, name)) for name in path_names(path))
 
 
-def path_names(path: str, store: str) -> list[str]:
-    """The path and what belongs to it: a database of SQLite always goes with its side files."""
-    if store != sqlite.KIND or path.endswith(_SIDE_FILES):
+def path_names(path: str) -> list[str]:
+    """The path and what would belong to it: a database of SQLite, in whatever volume, goes with its side files."""
+    if path.endswith(_SIDE_FILES):
         return [path]
     return [path, *(path + suffix for suffix in _SIDE_FILES)]
 
@@ -248,8 +248,8 @@ def _is_neo4j(inspected: Mapping[str, Any]) -> bool:
 def check_space(targets: Sequence[Target], path: str | None = None) -> None:
     """Raise StackError where a file system lacks room for what is fetched beside the live data.
 
-    Sizes count with their holes, as restic before 0.15 writes them out before they are dug again. For a single path
-    the size is not known beforehand, and the fetch itself tells.
+    Sizes count with their holes, as restic before 0.15 writes them out before they are dug again. That of a single path
+    is in the snapshot's listing, which fetch_path() looks into.
     """
     wanted: dict[int, int] = defaultdict(int)
     place: dict[int, str] = {}
@@ -258,7 +258,7 @@ def check_space(targets: Sequence[Target], path: str | None = None) -> None:
     for target in targets:
         at = existing_ancestor(os.path.dirname(target.path) if not target.in_root else target.path)
         device = os.stat(at).st_dev
-        wanted[device] += int(target.about.get("size_bytes") or 0) + _OVERHEAD * int(target.about.get("files") or 0)
+        wanted[device] += int(target.about.get("size_bytes") or 0) + OVERHEAD * int(target.about.get("files") or 0)
         place[device] = at
     for device, needed in wanted.items():
         require_room(place[device], needed)

@@ -230,7 +230,7 @@ class _Restore:
         base = Swap(target.name, target.key, target.path, beside, created=made)
         if self.request.path:
             moves = []
-            for name in path_names(self.request.path, target.store):
+            for name in path_names(self.request.path):
                 live, leaf = os.path.join(target.path, name), os.path.basename(name)
                 places = live, os.path.join(new, leaf), os.path.join(old, leaf)
                 moves.append(Move(*places, os.path.lexists(live), name in self.names))

@@ -13,6 +13,7 @@ from ..backup.request import BackupRequest
 from ..capture.staging import staging_root
 from ..engine import Engine
 from ..errors import StackError
+from ..hidden import is_hidden
 from ..operation.journal import Journal
 from ..operation.places import Places
 from ..operation.progress import Progress
@@ -42,7 +43,7 @@ def safety_capture(
     crashing = {about["Id"] for about in plan.containers.values() if about["State"].get("Restarting")}
     volumes, paths = [], []
     for target in plan.targets:
-        if not target.exists or not os.path.isdir(target.path) or is_empty(target.path):
+        if not target.exists or not os.path.isdir(target.path) or is_empty(target.path, leave_out=is_hidden):
             continue
         loose = any(user["Id"] in crashing for user in target.users)
         volumes.append({"name": target.name, "quiesce": "none" if loose else None})

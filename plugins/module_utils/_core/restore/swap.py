@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import errno
 import os
-import re
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,10 +20,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import StackError
+from ..hidden import is_hidden
 from ..operation.durable_json import sync_directory
 
-HIDDEN = ".openmemory-stack-"  # names of ours inside a volume start so, and end as an operation's id
-_HIDDEN_NAME = re.compile(re.escape(HIDDEN) + r"[0-9]{8}t[0-9]{6}-[0-9a-f]{6}")
 _LOST = "lost+found"
 
 
@@ -243,11 +241,6 @@ def in_root_moves(root: str, new: str, old: str) -> list[Move]:
         Move(os.path.join(root, name), os.path.join(new, name), os.path.join(old, name), name in going, name in coming)
         for name in sorted(going | coming)
     ]
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a name in the root of a volume is a directory of ours; captures and swaps leave those alone, no other."""
-    return _HIDDEN_NAME.fullmatch(name) is not None
 
 
 def _rename(source: str, target: str) -> None:

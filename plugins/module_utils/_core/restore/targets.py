@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..capture.plan import touches, volume_key
+from ..capture.plan import place_of, reaches, touches, volume_key
 from ..engine import ACTIVE, Engine
 from ..errors import StackError
 from ..filesystem import covers
+from ..hidden import HIDDEN, is_hidden
 from ..location import locate
 from ..repository.manifest import Manifest
 from ..selection import select
@@ -22,7 +23,6 @@ from ..sizes import is_empty
 from ..state import State, container_name
 from ..volumes import PROJECT_LABEL, VOLUME_LABEL, is_bind
 from .request import RestoreRequest
-from .swap import HIDDEN
 
 CONFIG_HASH_LABEL = "com.docker.compose.config-hash"  # without it Compose never offers to recreate a volume
 
@@ -123,7 +123,7 @@ def _target(
     if name not in state.volumes:
         _refuse_lookalike(request, key, name, state)
         return _new(request, key, name, about, state)
-    return existing_target(key, name, about, state)
+    return existing_target(key, name, about, state, whole=request.path is None)
 
 
 def _refuse_lookalike(request: RestoreRequest, key: str, name: str, state: State) -> None:
@@ -190,8 +190,11 @@ def _labels(request: RestoreRequest, key: str, name: str, about: Mapping[str, An
     return {**labels, PROJECT_LABEL: project, VOLUME_LABEL: inside} if project else labels
 
 
-def existing_target(key: str, name: str, about: Mapping[str, Any], state: State) -> Target:
-    """The target that a volume of this host is; raises StackError where nothing can be swapped in it."""
+def existing_target(key: str, name: str, about: Mapping[str, Any], state: State, whole: bool = True) -> Target:
+    """The target that a volume of this host is; raises StackError where nothing can be swapped in it.
+
+    whole: all of it will be swapped, so that nothing else may lie in it.
+    """
     volume = state.volumes[name]
     options = dict(volume.get("Options") or {})
     if volume["Driver"] != "local" or (options.get("type") and not is_bind(volume["Driver"], options)):
@@ -206,27 +209,41 @@ def existing_target(key: str, name: str, about: Mapping[str, Any], state: State)
     path = location.path or state.real(str(location.device or volume["Mountpoint"]))
     target = Target(key, name, about, path, True, options, dict(volume.get("Labels") or {}))
     target.users = users_of(name, path, state)
-    _look(target, state)
+    if whole:
+        _refuse_nested(target, state)
+    _look(target, state, whole)
     return target
 
 
+def _refuse_nested(target: Target, state: State) -> None:
+    """A rename of the one would take the data of the other along."""
+    for other, volume in sorted(state.volumes.items()):
+        place = place_of(volume) if other != target.name else None
+        real = state.real(place) if place else target.path
+        if real != target.path and touches(real, target.path, state):
+            raise StackError(
+                f"The volumes {target.name} ({target.path}) and {other} ({real}) lie in each other, so one cannot be "
+                "replaced without the other; give each a directory of its own, or restore single paths."
+            )
+
+
 def users_of(name: str, path: str, state: State) -> list[dict[str, Any]]:
-    """Containers in any state that mount the volume, or its directory by themselves."""
+    """Containers in any state that mount the volume, or its directory by themselves or through another volume."""
     users = list(state.users.get(name, ()))
     known = {user["Id"] for user in users}
     for container in state.containers:
-        sources = [mount.get("Source") for mount in container.get("Mounts") or () if mount.get("Type") == "bind"]
-        if container["Id"] not in known and any(source and touches(source, path, state) for source in sources):
+        mounts = container.get("Mounts") or ()
+        if container["Id"] not in known and any(reaches(mount, name, path, state) for mount in mounts):
             users.append(container)
     return users
 
 
-def _look(target: Target, state: State) -> None:
+def _look(target: Target, state: State, whole: bool = True) -> None:
     path = target.path
     if not os.path.lexists(path):
         return
     inside = state.mounts.below(path)
-    if inside:
+    if whole and inside:
         raise StackError(
             f"The volume {target.name} has another file system mounted at {inside[0]}, which cannot be swapped; "
             "unmount it first, or restore single paths."
@@ -234,7 +251,7 @@ def _look(target: Target, state: State) -> None:
     same = os.lstat(path).st_dev == os.lstat(os.path.dirname(path)).st_dev
     target.in_root = state.mounts.is_point(path) or not same
     try:
-        target.empty = is_empty(path)
+        target.empty = is_empty(path, leave_out=is_hidden)
     except OSError as error:
         raise StackError(f"{error.filename} cannot be read ({error.strerror}); use become: true.") from error
 

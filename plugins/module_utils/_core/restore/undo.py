@@ -10,13 +10,14 @@ import os
 import shutil
 from contextlib import suppress
 
-from ..engine import Engine
+from ..engine import ACTIVE, Engine
 from ..errors import NotFoundError, StackError
 from ..operation.journal import Journal
 from ..operation.places import Places
 from ..sizes import is_empty
+from ..volumes import PROJECT_LABEL
 from .crew import stop_if_active
-from .kept import holds_data, is_ours, keep_taken_out, remember
+from .kept import holds_data, is_ours, keep_taken_out, remember, supersede
 from .swap import Record, Swap
 
 KEY = "restore"  # in the journal
@@ -51,8 +52,10 @@ def take_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
     """
     said = []
     if record.stage == SWAPPING:
+        _refuse_away(record)
         stopped = [container["id"] for container in journal.data.get("stopped") or []]
         stop_if_active(engine, stopped)  # they may run on the new data by now
+        _stop_others(engine, journal, record)
         if any(swap.lived() for swap in record.swaps):  # all of them then: the stores belong together
             record.lived = [swap.beside for swap in record.swaps]
         journal.note(KEY, record.as_json())  # before the first rename: afterwards the disk does not tell
@@ -82,9 +85,45 @@ def take_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
     return said
 
 
+def _refuse_away(record: Record) -> None:
+    """What is not there looks as if it had been swapped in, and a part of the stores alone must not go back."""
+    for swap in record.swaps:
+        if not os.path.isdir(swap.beside):
+            raise StackError(
+                f"A restore has to be taken back, and {swap.beside}, where the other data of the volume {swap.volume} "
+                "is, is not there; mount its disk, then run openmemory-stack recover. If it was removed on purpose, "
+                "make that directory again, empty."
+            )
+
+
+def _stop_others(engine: Engine, journal: Journal, record: Record) -> None:
+    """Containers that were made anew since run on the new data, too; they are started again with those of then."""
+    from ..state import State  # late, as the next: most runs find nothing to take back
+    from .crew import Crew
+    from .targets import users_of
+
+    project, state = str(journal.data["project"]), State(engine)
+    using = {user["Id"]: swap.volume for swap in record.swaps for user in users_of(swap.volume, swap.root, state)}
+    active = {user["Id"] for user in state.containers if user["State"] in ACTIVE} & using.keys()
+    found = {identity: engine.inspect_container(identity) for identity in active if engine.is_active(identity)}
+    for identity, about in found.items():
+        if (about["Config"].get("Labels") or {}).get(PROJECT_LABEL) != project:
+            raise StackError(
+                f"The container {about['Name'].lstrip('/')} uses the volume {using[identity]}, in which a restore has "
+                "to be taken back; stop it, then run openmemory-stack recover."
+            )
+    if found:
+        crew = Crew(engine, project, found)
+        more = [{"id": identity, "name": crew.name(identity)} for identity in crew.ids]
+        journal.note("stopped", [*(journal.data.get("stopped") or []), *more])
+        stop_if_active(engine, crew.ids)
+
+
 def finish(journal: Journal, record: Record) -> list[str]:
     """The restore was accepted: its old data goes on the list of what is kept, all else of ours goes away."""
-    remember(Places(str(journal.data["project"]), record.state, ""), record)
+    places = Places(str(journal.data["project"]), record.state, "")
+    remember(places, record)
+    supersede(places, record)
     said = []
     for swap in record.swaps:
         said += tidy(swap)

@@ -64,7 +64,8 @@ class Verdict:
         if self.request.path and not self._is_database():
             return
         self.progress.phase("check")
-        results = fetch.check(self.plan.targets, self.operation, self.places.scratch)
+        kind = sqlite.KIND if self.request.path else None
+        results = fetch.check(self.plan.targets, self.operation, self.places.scratch, kind)
         self.warnings += [f"{key}: {text}" for key, result in results.items() for text in result.findings]
         counted = {key: result.census for key, result in results.items() if result.census is not None}
         self.census.update(counted)
@@ -76,7 +77,7 @@ class Verdict:
     def _is_database(self) -> bool:
         (target,) = self.plan.targets
         file = os.path.join(self._directories[target.key], os.path.basename(str(self.request.path)))
-        return target.store == sqlite.KIND and sqlite.starts_with(file, sqlite.MAGIC)
+        return sqlite.starts_with(file, sqlite.MAGIC)
 
     def set_password(self) -> None:
         if not self.request.set_password:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from ..hidden import is_hidden
 from ..sizes import is_empty
 from .found import UNKNOWN, Found
 
@@ -13,5 +14,5 @@ KIND = "files"
 
 
 def look(path: str) -> Found | None:
-    """Files, or None if there are none."""
-    return None if is_empty(path) else Found(KIND, health=UNKNOWN)
+    """Files, or None if there are none; what a restore keeps there is none of the volume's."""
+    return None if is_empty(path, leave_out=is_hidden) else Found(KIND, health=UNKNOWN)
