@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.errors impo
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
-from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back, kept, restore, writeback
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back, kept, plan, restore, writeback
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.safety import open_repository
 from restore_stack import LABELS, PROJECT, VOLUMES, Stack, tree
 
@@ -127,6 +129,26 @@ def test_one_database_without_the_stale_files_beside_it(stack: Stack, snapshot: 
     assert {name: found for name, found in stack.trees().items() if name != "db"} == others
     back.run(PROJECT, str(stack.state), stack.engine, Progress())
     assert (root / "openmemory.db-wal").read_bytes() == b"stale"
+
+
+def test_a_database_in_a_volume_of_files_comes_without_stale_files_too(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = stack.root("data") / "sub"
+    root.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(root / "history.db")) as database:
+        database.execute("CREATE TABLE IF NOT EXISTS history (id)")
+    made = stack.backup()
+    (root / "history.db-wal").write_bytes(b"stale")
+    asked: dict[str, Any] = {"snapshot": made, "volumes": ["data"], "path": "sub/history.db"}
+    with monkeypatch.context() as full:
+        full.setattr(plan, "free_and_total", lambda _place: (4096, 1 << 30))
+        live = stack.trees()
+        with pytest.raises(StackError, match=r"12\.0 KiB are needed .* 8\.0 KiB are missing; make room"):
+            stack.restore(**asked)
+        assert stack.trees() == live
+    stack.restore(**asked)
+    assert sorted(place.name for place in root.iterdir()) == ["history.db"]
 
 
 def test_into_new_volumes_nothing_stops(stack: Stack, snapshot: dict[str, Any]) -> None:

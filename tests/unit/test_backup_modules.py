@@ -203,3 +203,10 @@ def test_restore_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (found["operation"], found["phase"], found["running"]) == ("restore", "swap", True)
     journal.note("pid_start", 1)  # another process has that number now
     assert info(volume_restore_info, capsys, **options)["unfinished"]["running"] is False
+
+
+@pytest.mark.parametrize("tag", ["safety", "openmemory-stack"])
+def test_a_tag_that_means_something_to_us_is_refused(tag: str) -> None:
+    """Retention would remove a backup with it after a week, and "latest" would never find it."""
+    with pytest.raises(StackError, match=f"The tag '{tag}' is one of ours"):
+        BackupRequest("om", "/repository", "/password", tags=[tag]).check()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -212,7 +213,14 @@ def by_another_volume(stack: Any) -> None:
     stack.use({"other": "/data"}, name="late")
 
 
-WAYS_IN = [by_name, by_directory, by_another_volume]
+def by_a_volume_inside(stack: Any) -> None:
+    inside = Path(stack.known["om_qdrant_storage"]["Mountpoint"]) / "collections"
+    inside.mkdir(exist_ok=True)
+    stack.add_path("inside", inside)
+    stack.use({"inside": "/data"}, name="late")
+
+
+WAYS_IN = [by_name, by_directory, by_another_volume, by_a_volume_inside]
 
 
 @pytest.mark.parametrize("way_in", WAYS_IN)
@@ -289,3 +297,15 @@ def test_readers_agents_and_logs_are_left_alone(stack: Any) -> None:
     stack.use({"om_neo4j_logs": "/logs"}, name="shipper")
     refuse_others(stack, plan)
     assert not {"reader" * 8, "agent" * 8, "shipper" * 8} & {*make_plan(stack, PROJECT).pause}
+
+
+def test_what_a_restore_keeps_in_a_mount_point_does_not_make_the_volume_full(stack: Any) -> None:
+    place = Path(stack.known["om_qdrant_storage"]["Mountpoint"])
+    shutil.rmtree(place)
+    old = place / ".openmemory-stack-20261125t021500-3fa9c1/old"
+    old.mkdir(parents=True)
+    (old / "kept").write_text("of before the restore")
+    with pytest.raises(StackError, match="The volume om_qdrant_storage is empty, and a backup of it would save noth"):
+        make_plan(stack, PROJECT)
+    (place / ".openmemory-stack-mine").write_text("not a name of ours")
+    make_plan(stack, PROJECT)

@@ -7,13 +7,19 @@
 from __future__ import annotations
 
 import socket
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.snapshots import snapshots_info
-from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository, choose
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.choosing import choose
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import (
+    Repository,
+    unambiguous,
+)
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot, iso
 
@@ -26,7 +32,7 @@ def age_s(hours: int) -> Any:
 
 
 def snapshot(hours: int, host: str, *tags: str) -> Snapshot:
-    identity = f"{hours:08x}{'0' * 56}"
+    identity = f"{hours % 2**32:08x}{'0' * 56}"
     time = NOW - timedelta(hours=hours)
     return Snapshot(identity, identity[:8], time, ("openmemory-stack", "project=p", *tags), host, ())
 
@@ -69,3 +75,31 @@ def test_a_time_as_it_is_listed_names_its_own_snapshot() -> None:
     there = [replace(each, time=each.time.replace(microsecond=700)) for each in (snapshot(9, HERE), snapshot(5, HERE))]
     assert choose(there, iso(there[0].time), "p", "/", HERE) == there[0]
     assert choose(there, iso(there[1].time), "p", "/", HERE) == there[1]
+
+
+def test_one_of_the_future_hides_no_other_and_is_not_chosen_silently() -> None:
+    there = [snapshot(50, HERE, "before"), snapshot(1, HERE), snapshot(-48, HERE, "before")]
+    assert snapshots_info(Shared(*there), None, "p", manifests=False)["newest_age_s"] == age_s(1)
+    for text in ("latest", "tag:before"):
+        with pytest.raises(StackError, match=r"says that it is of .*, and it is .*: set the clock of this host right"):
+            choose(there, text, "p", "/", HERE)
+    assert choose(there, there[1].id, "p", "/", HERE) == there[1]
+    assert choose(there[2:], "latest", "p", "/", HERE) == there[2]  # this host's clock alone may be wrong
+
+
+@pytest.mark.parametrize(
+    ("instant", "local"),
+    [(1792888200.5, None), (1792891800.0, None), (1792895400.25, "03:30:00.250000"), (1792884600.0, "01:30:00.000000")],
+)
+def test_a_moment_whose_local_time_comes_twice_is_not_given_to_restic(
+    monkeypatch: pytest.MonkeyPatch, instant: float, local: str | None
+) -> None:
+    """Clocks in Berlin were set back at 3:00 on 2026-10-25, an hour in which many hosts are backed up."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        found = unambiguous(instant)
+        assert (found and f"{found:%H:%M:%S.%f}") == local
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -20,10 +20,13 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.desc
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository import kept_manifests, listing
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.choosing import choose
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.failures import Failure, error_of
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.manifest import Manifest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.password import ensure_password
-from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository, choose
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import (
+    Repository,
+)
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot

@@ -204,6 +204,17 @@ def foreign_bind(host: Host) -> None:
     container["Mounts"] = [{"Type": "bind", "Source": str(place)}]
 
 
+def foreign_volume(host: Host) -> None:
+    host.add_path("theirs", of_stack(host, "qdrant_storage"))
+    host.run("intruder", {"theirs": "/data"}, project="other")
+
+
+def volume_inside(host: Host) -> None:
+    inside = of_stack(host, "qdrant_storage") / "collections"
+    inside.mkdir()
+    host.add_path("inside", inside)
+
+
 def paused(host: Host) -> None:
     of_stack(host, "qdrant_storage")
     host.run("qdrant", {"om_qdrant_storage": "/qdrant/storage"}, state="paused")
@@ -242,6 +253,8 @@ Q = ["qdrant_storage"]
         (foreign, {}, "in use by the container intruder of the project other, not om; stop that container"),
         (foreign, {"force": True}, "in use by the container intruder"),
         (foreign_bind, {}, "in use by the container intruder of no Compose project"),
+        (foreign_volume, {}, "in use by the container intruder of the project other"),
+        (volume_inside, {"volumes": Q, "force": True}, r"The volumes om_qdrant_storage .* and inside .* lie in each o"),
         (paused, {}, "qdrant, which uses the volume om_qdrant_storage, is paused; resume it"),
         (no_prefix, {}, "no volume om_openmemory_data on this host, and it would be made anew beside openmemory_data"),
         (other_prefix, {"volumes": Q}, r"made anew beside stack_qdrant_storage; .* name_map \(qdrant_storage: stack_"),

@@ -107,3 +107,12 @@ def test_a_clock_that_was_wrong_for_a_night_pushes_nothing_out(keep: Keep) -> No
     ahead = [made(-1200 - days, FULL) for days in range(10)]
     assert removed(keep, *DAILY, *ahead) == removed(keep, *DAILY)
     assert set(removed(keep, *DAILY, *ahead, now=NOW + timedelta(days=3000))) >= {each.id for each in ahead[4:5]}
+
+
+@pytest.mark.parametrize("keep", [Keep(within="7d"), Keep(last=3, within="7d")])
+@pytest.mark.parametrize("days", [10, 40, 800])
+def test_the_first_backup_after_a_gap_or_with_a_clock_that_is_ahead_empties_nothing(keep: Keep, days: int) -> None:
+    """It knows of no other time than its own; the next one then says that it is of the future."""
+    now = NOW + timedelta(days=days)
+    safety = made(3, QUICK, "safety")
+    assert removed(keep, *DAILY, safety, made(-days, FULL), now=now) == ["10", "9", "8"]

@@ -15,6 +15,7 @@ from typing import Any
 MOUNTINFO = "/proc/self/mountinfo"
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _NETWORK = ("nfs", "cifs", "smb", "fuse.", "ceph", "glusterfs", "lustre", "afs", "autofs")
+_SHARING = ("xfs", "btrfs")  # where files can share blocks
 _REFUSED_BY_QDRANT = (("nfs", "NFS"), ("cifs", "CIFS"), ("smb", "CIFS"), ("fuse", "FUSE"), ("sshfs", "FUSE"))
 
 
@@ -113,3 +114,9 @@ def free_and_total(path: str) -> tuple[int | None, int | None]:
     except OSError:
         return None, None
     return figures.f_bavail * figures.f_frsize, figures.f_blocks * figures.f_frsize
+
+
+def may_clone(source: str, target: str) -> bool:
+    """Whether files can share blocks between two places, by what the file systems are; target need not be there yet."""
+    kind = MountTable.read().of(os.path.realpath(source)).type
+    return kind in _SHARING and os.stat(source).st_dev == os.stat(existing_ancestor(target)).st_dev

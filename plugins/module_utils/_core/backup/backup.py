@@ -33,7 +33,7 @@ from ..repository.restic import Restic
 from ..repository.snapshot import OURS, SAFETY
 from ..restore.kept import purge_expired
 from . import head_start
-from .request import BackupRequest, tags_of
+from .request import BackupRequest, not_of_one_instant, tags_of
 
 if TYPE_CHECKING:
     from ..capture.capture import Captured
@@ -165,9 +165,11 @@ class _Backup:
 
             same = request, self.engine, self.places, self.journal, progress, plan, staging, way
             captured, manifest = SoundCopy(*same, self.warnings).make(ready)
+            if plan.torn and SAFETY not in request.tags:  # a safety capture says it in its own words
+                self.warnings.append(not_of_one_instant(plan.torn))
             self.journal.phase("commit")
             progress.phase("commit", sum(report.bytes_total for report in captured.reports.values()))
-            commit = self._commit(plan, staging, captured.way)
+            commit = self._commit(plan, staging, captured)
         removed = [] if request.copies else self._retain(commit)
         if request.staging == "discard":
             self._discard(plan, staging)
@@ -222,16 +224,17 @@ class _Backup:
             return lambda: None
         return beside(self.repository.open).result
 
-    def _commit(self, plan: CapturePlan, staging: Staging, way: str) -> Commit:
-        names, tags = staging.targets(), self._tags(plan, way)
+    def _commit(self, plan: CapturePlan, staging: Staging, captured: Captured) -> Commit:
+        names, tags = staging.targets(), self._tags(plan, captured.way)
         if self.journal.data.get("operation") == "backup":
             keys = [volume.key for volume in plan.volumes]
-            head_start.remember(self.request, self.places, staging, tags, way, keys)
+            head_start.remember(self.request, self.places, staging, tags, captured.way, keys)
         if self.ahead is not None and self.ahead.is_for(staging.root, names, tags):
             commit = self.ahead.finish()
             if commit is not None:
                 return commit
-        return self.repository.commit(staging.root, names, tags, progress=self.progress.follow())
+        follow = self.progress.follow()
+        return self.repository.commit(staging.root, names, tags, progress=follow, instant=captured.instant)
 
     def _tags(self, plan: CapturePlan, way: str) -> list[str]:
         return [OURS, f"way={way}", *tags_of(self.request, plan)]

@@ -14,8 +14,8 @@ from ..operation.lock import OperationLock
 from ..operation.places import Places
 from ..repository.failures import NoRepositoryError
 from ..repository.repository import Repository
-from ..repository.retention import Keep, of_the_future, to_remove
-from ..repository.snapshot import Snapshot
+from ..repository.retention import Keep, to_remove
+from ..repository.snapshot import Snapshot, of_the_future
 from .request import BackupRequest
 from .snapshots import own_of, retain, warnings_of
 

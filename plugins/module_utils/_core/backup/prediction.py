@@ -10,17 +10,17 @@ import socket
 from datetime import datetime, timezone
 from typing import Any
 
-from ..capture.durable import may_clone
 from ..capture.plan import CapturePlan, make_plan
 from ..capture.staging import Staging, staging_root
 from ..capture.way import check_space, choose
 from ..engine import Engine
 from ..errors import StackError
+from ..filesystem import may_clone
 from ..operation.places import Places
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
 from . import copies, forgetting
-from .request import BackupRequest, tags_of
+from .request import BackupRequest, not_of_one_instant, tags_of
 
 
 def predict(request: BackupRequest, engine: Engine, places: Places, repository: Repository) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def predict(request: BackupRequest, engine: Engine, places: Places, repository: 
     if frozen:
         actions.append(f"{', '.join(sorted(frozen))} would be frozen meanwhile")
     removed: list[Snapshot] = []
-    warnings: list[str] = []
+    warnings = [not_of_one_instant(plan.torn)] if plan.torn else []
     if there:
         if repository.restic.local_path and not request.keep:  # else it has been opened, or will be
             repository.open()
@@ -47,7 +47,8 @@ def predict(request: BackupRequest, engine: Engine, places: Places, repository: 
         )
         removed = forgetting.predict(repository, request.project, request.keep, new) if request.keep else []
     if request.copies:
-        more, warnings = copies.predict(request, places, repository)
+        more, told = copies.predict(request, places, repository)
+        warnings += told
         actions += [*more, *(f"the new snapshot would be copied to {copy.name}" for copy in request.far())]
     actions += [f"snapshot {each.short_id} of {each.time:%Y-%m-%d %H:%M} would be removed" for each in removed]
     return {

@@ -112,7 +112,16 @@ def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         raise StackError(f"{name} is {value!r}; use one of {', '.join(allowed)}.")
 
 
+def not_of_one_instant(volumes: Sequence[str]) -> str:
+    """The warning about stores that are copied while they are written to."""
+    return (
+        f"{', '.join(volumes)}: the store is written to while it is copied (quiesce: none), so its copy may be torn, "
+        "and does not fit the others; the snapshot does not count as verified. Use quiesce: pause."
+    )
+
+
 def tags_of(request: BackupRequest, plan: CapturePlan) -> list[str]:
     """Those that retention goes by, and the user's."""
     partial = [] if plan.whole else [f"partial={'+'.join(sorted(volume.key for volume in plan.volumes))}"]
-    return [f"project={request.project}", f"verified={request.verify}", *request.tags, *partial]
+    verified = "none" if plan.torn else request.verify
+    return [f"project={request.project}", f"verified={verified}", *request.tags, *partial]

@@ -16,8 +16,8 @@ from ..errors import StackError
 from ..operation.places import Places
 from ..repository.kept_manifests import forget_manifests, manifest_of
 from ..repository.repository import Repository
-from ..repository.retention import Keep, of_the_future, to_remove
-from ..repository.snapshot import Snapshot, own_regular, whole_first
+from ..repository.retention import Keep, to_remove
+from ..repository.snapshot import Snapshot, of_the_future, own_regular, whole_first
 
 _AT_ONCE = 2  # each call is half a second of computing
 
@@ -53,7 +53,10 @@ def snapshots_info(
         and host in (None, each.hostname)
     ]
     regular = whole_first(own_regular(found, socket.gethostname()))  # as "latest" is chosen
-    newest_age = (datetime.now(timezone.utc) - regular[0].time).total_seconds() if regular else None
+    now = datetime.now(timezone.utc)
+    ahead = of_the_future(regular, now)  # one of them must not hide that there are no new ones
+    present = [each for each in regular if each not in ahead] or regular
+    newest_age = (now - present[0].time).total_seconds() if present else None
     if newest_only:
         found = regular[:1] or found[:1]
     results = [each.as_result() for each in found]

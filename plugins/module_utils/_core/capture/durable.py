@@ -15,14 +15,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from ..errors import StackError
-from ..filesystem import MountTable, existing_ancestor
 
 KNOWN = ("ext4", "xfs", "btrfs")
 """File systems on which a flush write-protects dirty pages, so that every later store moves the file's times."""
 EACH = ("ext4", "xfs")
 """Those on which flushing one file does the same for it; btrfs may leave compressed pages to a thread of its own."""
 
-_SHARING = ("xfs", "btrfs")  # where files can share blocks
 
 MARGIN_S = 2.0
 VMSTAT = "/proc/vmstat"
@@ -195,12 +193,6 @@ def can_clone(source_dir: str, target_dir: str) -> bool:
             with suppress(FileNotFoundError):
                 os.unlink(name)
     return True
-
-
-def may_clone(source_dir: str, target_dir: str) -> bool:
-    """Like can_clone, by what the file systems are: writes nothing, and target_dir need not be there yet."""
-    kind = MountTable.read().of(os.path.realpath(source_dir)).type
-    return kind in _SHARING and os.stat(source_dir).st_dev == os.stat(existing_ancestor(target_dir)).st_dev
 
 
 def _plain(path: str, flags: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..engine import Engine
+from ..engine import ACTIVE, Engine
 from ..errors import StackError
 from ..filesystem import covers
 from ..inspection import describe
@@ -57,7 +57,8 @@ class Elsewhere:
 class CapturePlan:
     """containers are inspected ones by id: all of the project's and all that mount a planned volume.
 
-    pause and stop are the ids of all that can write to a volume; those that do not run are watched, not touched.
+    pause and stop are the ids of all that can write to a volume; those that do not run are watched, not touched. torn
+    are the names of volumes whose store goes on writing while it is copied (quiesce: none).
     """
 
     project: str
@@ -67,6 +68,7 @@ class CapturePlan:
     stop: list[str] = field(default_factory=list)
     whole: bool = True  # whether volumes are all that the project has
     elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)  # by the name in Docker
+    torn: list[str] = field(default_factory=list)
 
     @property
     def keys(self) -> dict[str, str]:
@@ -123,6 +125,7 @@ def make_plan(
         plan.volumes.append(_planned(project, entry, path, how, size))
     _refuse_same_keys(plan)
     _choose_containers(plan, state)
+    plan.torn = [volume.name for volume in plan.live if volume.store != "files" and _is_written(volume, state)]
     used = {container["Id"] for volume in plan.volumes for container in state.users.get(volume.name, ())}
     used |= {*plan.pause, *plan.stop}
     containers |= {key: engine.inspect_container(key) for key in used - containers.keys()}
@@ -178,7 +181,7 @@ def writers(state: State, name: str, path: str) -> list[dict[str, Any]]:
 
 
 def reaches(mount: Mapping[str, Any], name: str, path: str, state: State) -> bool:
-    """Whether a container's mount leads to a volume (path: where it lies, resolved), or to a part of it, or contains it.
+    """Whether a container's mount leads to a volume (path: where it lies, resolved), to a part of it, or contains it.
 
     By its name, by a bind mount, or by another volume at the same place, above or below.
     """
@@ -191,7 +194,7 @@ def reaches(mount: Mapping[str, Any], name: str, path: str, state: State) -> boo
 
 
 def place_of(volume: Mapping[str, Any]) -> str | None:
-    """The host directory that a volume of the driver "local" is, not resolved; None for what Docker mounts by itself."""
+    """The host directory that a volume of the driver "local" is, not resolved; None for what Docker mounts itself."""
     options = volume.get("Options") or {}
     if volume.get("Driver") != "local" or (options.get("type") and not is_bind("local", options)):
         return None
@@ -292,6 +295,10 @@ def _choose_containers(plan: CapturePlan, state: State) -> None:
                 how[container["Id"]] = volume.quiesce
     plan.pause = [identity for identity, way in how.items() if way == "pause"]
     plan.stop = [identity for identity, way in how.items() if way == "stop"]
+
+
+def _is_written(volume: PlannedVolume, state: State) -> bool:
+    return any(container["State"] in ACTIVE for container in writers(state, volume.name, volume.path))
 
 
 def _refuse_same_keys(plan: CapturePlan) -> None:

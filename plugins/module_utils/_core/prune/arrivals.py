@@ -14,8 +14,7 @@ from typing import Any
 
 from ..errors import StackError
 from ..operation.durable_json import read_json, write_json
-from ..repository.retention import AHEAD
-from ..repository.snapshot import Snapshot
+from ..repository.snapshot import AHEAD, Snapshot
 
 
 @dataclass

@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from ..errors import StackError
-from ..repository.retention import AHEAD, Keep, earlier, to_remove
-from ..repository.snapshot import VERIFIED, Snapshot
+from ..repository.retention import Keep, earlier, to_remove
+from ..repository.snapshot import AHEAD, VERIFIED, Snapshot
 
 
 def to_prune(

@@ -17,17 +17,17 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import StackError
+from .choosing import choose, moment_of
 from .failures import LockedError, NoRepositoryError
 from .known_snapshots import KnownSnapshots
 from .manifest import Manifest
 from .restic import EXIT_INCOMPLETE, Output, Restic, as_message
 from .restoring import Restoring
-from .snapshot import OURS, Snapshot, iso, own_regular, whole_first
+from .snapshot import OURS, Snapshot
 
 _SHOWN_FILES = 5
 _UNREADABLE = re.compile(r"(?:could not load snapshot |failed to load snapshot )(\w+)")
 _NOT_REMOVED = re.compile(r"unable to remove \W*snapshot|Remove\(<snapshot/\w+>\) failed")
-_SHOWN_SNAPSHOTS = 10
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Repository(Restoring):
 
         ask: also where this host knows the list, so that a wrong password is told at once.
         """
-        known = None if ask else KnownSnapshots(self.restic).all(exact=_moment(text.strip()) is not None)
+        known = None if ask else KnownSnapshots(self.restic).all(exact=moment_of(text.strip()) is not None)
         same = text, project, self.restic.shown, socket.gethostname()
         if known is not None:
             with suppress(StackError):  # which would show times that are not those of the list
@@ -134,11 +134,13 @@ class Repository(Restoring):
         progress: Callable[[int, int], None] | None = None,
         gate: str | None = None,
         on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
+        instant: float | None = None,
     ) -> Commit:
         """Store names (relative to the directory staging) as a snapshot with tags.
 
         parent: id of the snapshot to compare with; None lets restic take its newest of the same host and paths.
         progress gets bytes done and in all. gate: a pipe that restic waits for, see CommitAhead; on_start gets restic.
+        instant: what the snapshot says that its time is (seconds since 1970), else when restic began.
         A file that could not be read is a StackError, and that snapshot is forgotten again.
         """
         for name in names:
@@ -154,6 +156,11 @@ class Repository(Restoring):
             arguments += ["--parent", parent]
         if gate:
             arguments += ["--exclude-file", gate]
+        begun = datetime.now(timezone.utc).astimezone()
+        said = unambiguous(instant)
+        if said is not None:
+            arguments += ["--time", f"{said:%Y-%m-%d %H:%M:%S.%f}"]
+            begun = said.astimezone()
         summary: dict[str, Any] = {}
 
         def hear(line: str) -> None:
@@ -164,7 +171,6 @@ class Repository(Restoring):
                 progress(message.get("bytes_done", 0), message.get("total_bytes", 0))
 
         before = self._identity()
-        begun = datetime.now(timezone.utc).astimezone()
         output = self.restic.call(
             *arguments,
             "--",
@@ -307,57 +313,12 @@ def _ours(told: Sequence[Mapping[str, Any]], tags: Sequence[str]) -> list[Snapsh
     return sorted(found, key=lambda each: each.time)
 
 
-def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where: str, host: str = "") -> Snapshot:
-    """Repository.resolve() among snapshots already read (oldest first, all projects).
-
-    Where the host has made some of the project, "latest", a tag or a time never finds one that another host made of
-    a stack of the same name, and "latest" or a time none of some volumes only where there is one of all; an id does.
-    """
-    text = text.strip()
-    own = [each for each in snapshots if project in (None, each.project)]
-    regular = own_regular(own, host)
-    whole = whole_first(regular)
-    if not own:
-        others = sorted({each.project for each in snapshots})
-        hint = f"; it has some of {', '.join(others)}" if others else ""
-        raise StackError(
-            f"The repository {where} has no snapshot of the stack {project or ''}{hint}: make a backup first."
-        )
-    if text in ("", "latest"):
-        found = whole[-1:]
-    elif text.startswith("tag:"):
-        found = [each for each in regular if text[4:] in each.tags][-1:]
-    else:
-        found = [each for each in own if each.id.startswith(text)] if len(text) >= 4 else []
-        if not found:
-            foreign = [each for each in snapshots if len(text) >= 8 and each.id.startswith(text)]
-            if foreign:
-                raise StackError(
-                    f"snapshot {text} is of the stack {foreign[0].project}, not of {project}: name one of {project}, "
-                    f"or give the project {foreign[0].project}."
-                )
-            moment = _moment(text)
-            found = [each for each in whole if moment and each.shown_time <= moment][-1:]
-        elif len(found) > 1:
-            raise StackError(f"snapshot {text} fits {len(found)} snapshots: give more digits of the id.")
-    if found:
-        return found[0]
-    newest = [
-        f"{each.short_id} ({iso(each.time)}{', safety' if each.is_safety else ''})" for each in own[-_SHOWN_SNAPSHOTS:]
-    ]
-    older = f" and {len(own) - _SHOWN_SNAPSHOTS} older" if len(own) > _SHOWN_SNAPSHOTS else ""
-    raise StackError(
-        f"snapshot {text!r} names none of the stack {project or ''} in {where}: give an id, latest, tag:NAME or a "
-        f"time; there are {', '.join(reversed(newest))}{older}."
-    )
-
-
-def _moment(text: str) -> datetime | None:
-    for suffix in ("", ":00"):
-        with suppress(ValueError):
-            found = datetime.fromisoformat(text.replace("Z", "+00:00") + suffix)
-            return found if found.tzinfo else found.astimezone()
-    return None
+def unambiguous(instant: float | None) -> datetime | None:
+    """The local time of a moment, as restic takes it; None where that is two moments, since clocks were set back."""
+    if instant is None:
+        return None
+    local = datetime.fromtimestamp(instant)
+    return local if local.timestamp() == local.replace(fold=1).timestamp() else None
 
 
 def _is_problem(line: str) -> bool:

@@ -16,11 +16,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
 from ..errors import StackError
-from .snapshot import VERIFIED, Snapshot
+from .snapshot import VERIFIED, Snapshot, of_the_future
 
 _DURATION = re.compile(r"(?:(\d+)y)?(?:(\d+)m)?(?:(\d+)d)?(?:(\d+)h)?")
 SAFETY_DAYS = 7
-AHEAD = timedelta(hours=1)  # clocks differ by less
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,9 @@ def to_remove(
     It counts snapshots of all volumes, and those of each choice of some by themselves. Of each, never the newest, never
     the newest verified (quick or full) nor the newest fully verified one; never a safety snapshot younger than
     safety_days, and nothing at all where keep is empty. Counting goes by snapshots, not by the calendar, and within is
-    measured from the newest one: days without a backup remove nothing. One that says it is of the future is kept and
-    not counted, or a clock that was wrong for a night would push all others out. StackError where snapshots are of
-    several projects.
+    measured from the newest one, or from the one before after a longer gap: days without a backup remove nothing. One
+    that says it is of the future is kept and not counted, or a clock that was wrong for a night would push all others
+    out. StackError where snapshots are of several projects.
     """
     projects = sorted({each.project for each in snapshots})
     if len(projects) > 1:
@@ -89,14 +88,9 @@ def to_remove(
     for partial in {each.partial for each in regular}:  # some volumes never stand in for a backup of all
         group = [each for each in regular if each.partial == partial]
         kept |= {each.id for each in _kept_by_policy(group, keep)} | _protected(group)
-    young = now - timedelta(days=safety_days)
+    young = _last_known(newest_first, now, timedelta(days=safety_days)) - timedelta(days=safety_days)
     kept |= {each.id for each in newest_first if each.is_safety and each.time > young}
     return [each for each in reversed(newest_first) if each.id not in kept]
-
-
-def of_the_future(snapshots: Sequence[Snapshot], now: datetime) -> list[Snapshot]:
-    """Those whose time is not there yet: a clock was wrong, or somebody wants retention to be."""
-    return [each for each in snapshots if each.time > now + AHEAD]
 
 
 def _protected(newest_first: Sequence[Snapshot]) -> set[str]:
@@ -113,7 +107,7 @@ def _kept_by_policy(newest_first: Sequence[Snapshot], keep: Keep) -> list[Snapsh
     kept = []
     left = {name: getattr(keep, name) for name, bucket in _BUCKETS}
     last: dict[str, object] = {}
-    since = earlier(newest_first[0].time, keep.within) if keep.within and newest_first else None
+    since = _since(newest_first, keep.within) if keep.within and newest_first else None
     for number, each in enumerate(newest_first):
         wanted = since is not None and each.time > since
         for name, bucket in _BUCKETS:
@@ -128,6 +122,24 @@ def _kept_by_policy(newest_first: Sequence[Snapshot], keep: Keep) -> list[Snapsh
         if wanted:
             kept.append(each)
     return kept
+
+
+def _since(newest_first: Sequence[Snapshot], within: str) -> datetime:
+    """Measured from the newest; where that is alone in its window, from the one before.
+
+    Else the first backup after a long gap, or of a night with a clock that is ahead, would empty the history.
+    """
+    since = earlier(newest_first[0].time, within)
+    if len(newest_first) > 1 and newest_first[1].time <= since:
+        return earlier(newest_first[1].time, within)
+    return since
+
+
+def _last_known(newest_first: Sequence[Snapshot], now: datetime, span: timedelta) -> datetime:
+    """The moment to count a span of days from: now, or the snapshot before the newest where none came for that long."""
+    if len(newest_first) > 1 and newest_first[1].time <= now - span:
+        return newest_first[1].time
+    return now
 
 
 def earlier(time: datetime, duration: str) -> datetime:

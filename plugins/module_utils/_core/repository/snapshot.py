@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 OURS = "openmemory-stack"
 ABOUT = "time_is_about"  # in what a host remembers of a snapshot that it made
 SAFETY = "safety"
+AHEAD = timedelta(hours=1)  # clocks differ by less
 VERIFIED = ("quick", "full")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?")
 
@@ -109,6 +110,11 @@ def own_regular(snapshots: Sequence[Snapshot], host: str) -> list[Snapshot]:
     """Those that no restore made, of this host alone where it made some: another may keep a stack of the same name."""
     regular = [each for each in snapshots if not each.is_safety]
     return [each for each in regular if each.hostname == host] or regular
+
+
+def of_the_future(snapshots: Sequence[Snapshot], now: datetime) -> list[Snapshot]:
+    """Those whose time is not there yet: a clock was wrong, or somebody wants retention to be."""
+    return [each for each in snapshots if each.time > now + AHEAD]
 
 
 def whole_first(snapshots: Sequence[Snapshot]) -> list[Snapshot]:

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 
+from ..byte_sizes import show_bytes
 from ..errors import StackError
+from ..filesystem import free_and_total, may_clone
+from ..sizes import measure
+
+_MEASURE_S = 60.0  # what is not measured by then is found out by the copy
 
 
 def copy(source: str, target: str) -> None:
-    """Copy a file or a directory as it is, by reference where the file system can, sparse elsewhere; StackError."""
+    """Copy a file or a directory as it is, by reference where the file system can, sparse elsewhere.
+
+    Raises StackError, without a beginning where there is no room for it.
+    """
+    _require_room(source, os.path.dirname(target))
     command = ["cp", "-a", "--reflink=auto", "--sparse=always", "--", source, target]
     done = subprocess.run(
         command,
@@ -27,3 +37,17 @@ def copy(source: str, target: str) -> None:
         lines = done.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"cp ended with {done.returncode}"
         raise StackError(f"{source} could not be copied to {target} ({reason}); make room there or repair the disk.")
+
+
+def _require_room(source: str, place: str) -> None:
+    if not os.path.exists(source) or may_clone(source, place):  # cp says what is wrong
+        return
+    needed = os.stat(source).st_blocks * 512
+    if os.path.isdir(source):
+        needed = measure(source, time.monotonic() + _MEASURE_S).allocated_bytes
+    free, _total = free_and_total(place)
+    if free is not None and free < needed:
+        raise StackError(
+            f"There is no room for a copy of {source}: {show_bytes(needed)} are needed on the file system of {place}, "
+            f"{show_bytes(free)} are free, {show_bytes(needed - free)} are missing; make room there."
+        )
