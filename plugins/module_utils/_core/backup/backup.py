@@ -28,6 +28,7 @@ from ..operation.progress import Progress
 from ..operation.recover import recover
 from ..operation.retired import refuse_retired
 from ..repository.ahead import CommitAhead
+from ..repository.known_packs import KnownPacks
 from ..repository.repository import Commit, Repository
 from ..repository.restic import Restic
 from ..repository.snapshot import OURS, SAFETY
@@ -171,6 +172,7 @@ class _Backup:
             progress.phase("commit", sum(report.bytes_total for report in captured.reports.values()))
             commit = self._commit(plan, staging, captured)
         removed = [] if request.copies else self._retain(commit)
+        KnownPacks(self.repository).keep()
         if request.staging == "discard":
             self._discard(plan, staging)
         if self.journal.data.get("operation") == "backup":
@@ -193,6 +195,7 @@ class _Backup:
     def _have_repository(self) -> bool:
         """Whether it was made just now: then restic has proven already that the password is right."""
         if self.repository.exists():
+            KnownPacks(self.repository).refuse_lost()
             return False
         if not self.request.init:
             from .prediction import no_repository  # late, as above

@@ -83,12 +83,12 @@ class KnownSnapshots:
         if self._repository is None or self._cache_dir is None:
             return None
         with suppress(OSError):
-            own = _digest(os.path.join(self._repository, "config"))
+            own = digest_of(os.path.join(self._repository, "config"))
             return os.path.join(self._cache_dir, "snapshots", f"{own}.json")
         return None
 
     def _is_whole(self, name: str) -> bool:
-        return self._repository is not None and _digest(os.path.join(self._repository, "snapshots", name)) == name
+        return self._repository is not None and digest_of(os.path.join(self._repository, "snapshots", name)) == name
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -114,6 +114,7 @@ def _write(path: str, snapshots: Mapping[str, Any]) -> None:
         raise
 
 
-def _digest(path: str) -> str:
+def digest_of(path: str) -> str:
+    """SHA-256 of a file, in hex; raises OSError."""
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()

@@ -318,7 +318,8 @@ def unambiguous(instant: float | None) -> datetime | None:
     if instant is None:
         return None
     local = datetime.fromtimestamp(instant)
-    return local if local.timestamp() == local.replace(fold=1).timestamp() else None
+    both = {local.replace(fold=fold).timestamp() for fold in (0, 1)}
+    return local if len(both) == 1 else None
 
 
 def _is_problem(line: str) -> bool:
