@@ -43,7 +43,8 @@ options:
     description:
       - What happens to the containers that can write to a volume. V(pause) freezes them for the instant of the copy;
         they do not notice, and connections stay open. V(stop) stops and starts them. V(none) copies while they
-        write, which only suits logs.
+        write, which only suits logs: a store that goes on writing is warned of, and the snapshot does not count as
+        verified.
       - Volumes that are only mounted at C(/logs) and hold no store are copied as with V(none) if neither this option
         nor O(volumes[].quiesce) says otherwise.
     type: str
@@ -187,6 +188,18 @@ files_read:
   returned: when a snapshot was made
   type: int
   sample: 38
+files_changed:
+  description:
+    - How many files of the snapshot are new, or other than in the snapshot before. With the manifest and the listing,
+      which are files of it, too.
+  returned: when a snapshot was made
+  type: int
+  sample: 12
+files_stored:
+  description: How many files are in the snapshot.
+  returned: when a snapshot was made
+  type: int
+  sample: 214
 bytes_read:
   description: Bytes read from the volumes, before and within the freeze. None are where blocks are shared (V(reflink)).
   returned: when a snapshot was made

@@ -57,6 +57,7 @@ def test_nothing_is_read_and_what_changed_is_told(sharing: Stack, monkeypatch: p
     second = run(sharing)
     assert (second["way"], second["bytes_read"]) == ("reflink", 0)
     assert 1 <= second["files_read"] < first["files_read"]
+    assert 1 <= second["files_changed"] < second["files_stored"]
     assert MIB <= second["bytes_changed"] < 2 * MIB
     kept = sharing.trees()
     large.write_bytes(b"lost")

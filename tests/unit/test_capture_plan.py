@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.request import BackupRequest, tags_of
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.plan import (
     make_plan,
     refuse_others,
@@ -309,3 +310,16 @@ def test_what_a_restore_keeps_in_a_mount_point_does_not_make_the_volume_full(sta
         make_plan(stack, PROJECT)
     (place / ".openmemory-stack-mine").write_text("not a name of ours")
     make_plan(stack, PROJECT)
+
+
+def test_a_store_that_goes_on_writing_while_it_is_copied_makes_no_verified_snapshot(stack: Any) -> None:
+    request = BackupRequest(PROJECT, "/repository", "/password")
+    plan = make_plan(stack, PROJECT, quiesce="none")
+    assert plan.torn == ["om_neo4j_data", "om_openmemory_data", "om_qdrant_storage"]
+    assert "verified=none" in tags_of(request, plan)
+    for container in stack.running:
+        container["State"] = "exited"
+    plan = make_plan(stack, PROJECT, quiesce="none")
+    assert plan.torn == []
+    assert "verified=quick" in tags_of(request, plan)
+    assert make_plan(stack, PROJECT).torn == []

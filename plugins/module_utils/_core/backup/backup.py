@@ -287,6 +287,8 @@ class _Backup:
             "freeze_s": manifest.freeze_s,
             "way": captured.way,
             "files_read": sum(report.files_read for report in passes),
+            "files_changed": commit.files_changed,
+            "files_stored": commit.files,
             "bytes_read": read,
             "bytes_changed": read + sum(report.bytes_shared for report in passes),
             "bytes_stored": commit.bytes_stored,

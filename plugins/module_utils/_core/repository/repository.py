@@ -33,12 +33,13 @@ _NOT_REMOVED = re.compile(r"unable to remove \W*snapshot|Remove\(<snapshot/\w+>\
 @dataclass(frozen=True)
 class Commit:
     """What a commit did: snapshot_id (64 hex digits), bytes that restic looked at and bytes that it added (compressed
-    where restic tells, 0.17 and later), files, seconds."""
+    where restic tells, 0.17 and later), files in all, those that the snapshot before did not have so, seconds."""
 
     snapshot_id: str
     bytes_read: int
     bytes_stored: int
     files: int
+    files_changed: int
     seconds: float
 
 
@@ -199,6 +200,7 @@ class Repository(Restoring):
             bytes_read=summary.get("total_bytes_processed", 0),
             bytes_stored=summary.get("data_added_packed", summary.get("data_added", 0)),
             files=summary.get("total_files_processed", 0),
+            files_changed=summary.get("files_new", 0) + summary.get("files_changed", 0),
             seconds=summary.get("total_duration", 0.0),
         )
 
