@@ -18,25 +18,24 @@ from typing import Any
 import pytest
 from aftermath import (
     BOTH,
+    FROZEN,
+    PHASES,
     PROMISED_S,
+    RETENTION,
     containers,
     end_of,
     freezers,
-    frozen,
+    hold_at,
     last_words,
     leftovers,
     paused,
     thaw_seconds,
     wait_running,
 )
-from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from light_stack import PROJECT, Stack
 from sleepers import REPOSITORY
 
-BEGINS_S = 60.0
 ENDS_S = 60.0
-FROZEN, RETENTION = "frozen", "retention"
-PHASES = {FROZEN: "freeze", RETENTION: "commit"}  # of the journal, where it has another name
 TRIES = 5  # a freeze is over after 0.05 s, and a swap after not much more
 STOPS = ("stop", "swap", "start", "health")  # what was stopped waits for the next run
 KILLS = [
@@ -51,7 +50,7 @@ KILLS = [
 ]
 SHORT = [("backup", "check"), ("backup", RETENTION), ("restore", "swap"), ("restore", "start"), ("restore", "finish")]
 ROUNDS = [("command", *kill) for kill in [*KILLS, *SHORT]] + [("module", *kill) for kill in KILLS]
-KEEP = {"last": 1000}  # all: what a test begins with stays
+KEEP = {"last": -1}  # all: what a test begins with stays
 MAIN = "import sys; from ansible_collections.openmemory.stack.plugins.module_utils._core.command.main import main; "
 
 
@@ -87,46 +86,12 @@ ENVIRONMENT = {
 }
 
 
-def read(path: str) -> dict[str, Any]:
-    """A file of an operation, which it replaces as a whole; {} where there is none."""
-    try:
-        found: dict[str, Any] = json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        return {}
-    return found
-
-
-def who_is_at(places: Places, at: str, known: list[dict[str, Any]]) -> int:
-    """The process that the journal names, if it is at the phase now, else 0; "frozen": a container is."""
-    journal = read(places.journal)
-    there = journal.get("phase") == PHASES.get(at, at)
-    if at == FROZEN:
-        there = there and bool(frozen(known))
-    elif at == RETENTION:
-        there = there and read(places.progress).get("phase") == at
-    elif at == "swap":  # before that the phase only plans the renames
-        there = there and journal["restore"]["stage"] == "swapping"
-    return int(journal["pid"]) if there else 0
-
-
 def kill_at(stack: Stack, process: subprocess.Popen[bytes], at: str, known: list[dict[str, Any]]) -> bool:
-    """SIGKILL for the process that the journal names, at this phase and no other: it is made to stand still first, and
-    looked at once more. False if it was past that, and went on to its end."""
-    places, end = stack.places, time.monotonic() + BEGINS_S
-    while process.poll() is None:
-        assert time.monotonic() < end, f"{at} did not come"
-        pid = who_is_at(places, at, known)
-        if not pid:
-            continue
-        os.kill(pid, signal.SIGSTOP)
-        while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "TZ":
-            time.sleep(0)
-        hit = who_is_at(places, at, known) == pid
-        os.kill(pid, signal.SIGKILL if hit else signal.SIGCONT)
-        if hit:
-            return True
-        process.wait(ENDS_S)
-    return False
+    """SIGKILL for the process that the journal names, at this phase and no other; False if the run got past it."""
+    pid = hold_at(stack, at, known, lambda: process.poll() is not None)
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+    return bool(pid)
 
 
 def dead_at(stack: Stack, way: str, verb: str, at: str, output: Path) -> tuple[dict[str, Any], int]:
