@@ -240,7 +240,7 @@ stopped:
   type: list
   elements: str
   sample: [openmemory-neo4j-1, openmemory-qdrant-1, openmemory-mcp]
-started:
+started_again:  # a background job of Ansible has "started" as its own word
   description: Names of the containers that were started again.
   returned: when something was restored
   type: list

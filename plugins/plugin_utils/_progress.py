@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.playbook.task import Task
@@ -22,10 +23,13 @@ from ansible_collections.openmemory.stack.plugins.plugin_utils._progress_lines i
 
 LIMIT_S = 7 * 86400  # Ansible kills a background job after that long; ours end by themselves
 LOST_S = 120  # how long a lost connection is tried again
+TRY_EVERY_S = 2
 QUIET_S = 5
 _MARK = "--openmemory.stack--"
 _WRAPPING = ("ansible_job_id", "results_file", "started", "finished")
 _WRAPPING += ("stdout", "stderr", "stdout_lines", "stderr_lines")
+
+Answer = TypeVar("Answer")
 
 display = Display()
 
@@ -62,11 +66,11 @@ class ProgressAction(ActionBase):
         job = self._start(variables)
         if job.get("failed") or "ansible_job_id" not in job:
             return {**job, "changed": False}
-        if not self._wait(job, self._host(variables)):
+        lines = Lines(f"{self._host(variables)}: {self.verb}", quiet_s=QUIET_S)
+        found = self._collect(job, variables, lines) if self._wait(job, variables, lines) else None
+        with suppress(AnsibleConnectionFailure):  # it only tidies up
             self._low_level_execute_command(f"rm -f {shlex.quote(job['results_file'])}")
-            return self._killed(variables)
-        found = self._collect(job, variables)
-        return self._killed(variables) if _is_wrappers(found) else found
+        return self._killed(variables) if found is None or _is_wrappers(found) else found
 
     def _killed(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         message = f"The {self.verb} on {self._host(variables)} was killed before it could say anything"
@@ -84,29 +88,35 @@ class ProgressAction(ActionBase):
             self._task.async_val = 0  # or Ansible would poll it, too
         return started
 
-    def _wait(self, job: Mapping[str, Any], host: str) -> bool:
+    def _wait(self, job: Mapping[str, Any], variables: Mapping[str, Any], lines: Lines) -> bool:
         """Print lines until the job is over; False if it is gone without a result."""
-        lines = Lines(f"{host}: {self.verb}", quiet_s=QUIET_S)
-        begun = heard = time.monotonic()
+        begun = time.monotonic()
         gone = 0
         while True:
             since = time.monotonic() - begun
             time.sleep(1 if since < QUIET_S else 2 if since < 60 else 5)
-            try:
-                seen = self._look(job)
-            except AnsibleConnectionFailure as error:
-                if time.monotonic() - heard > LOST_S:
-                    raise AnsibleConnectionFailure(self._lost(job, host, error)) from error
-                self._say(lines.lost())
-                continue
-            heard = time.monotonic()
+            seen = self._ask(lambda: self._look(job), job, variables, lines)
             if seen.finished:
                 return True
             gone = 0 if seen.alive else gone + 1
             if gone > 1:  # between two looks it may just have written its result
                 return False
             if seen.progress is not None:
-                self._say(lines.of(seen.progress, heard - begun))
+                self._say(lines.of(seen.progress, time.monotonic() - begun))
+
+    def _ask(
+        self, ask: Callable[[], Answer], job: Mapping[str, Any], variables: Mapping[str, Any], lines: Lines
+    ) -> Answer:
+        """What ask returns; while the connection is lost it is tried again."""
+        asked = time.monotonic()
+        while True:
+            try:
+                return ask()
+            except AnsibleConnectionFailure as error:
+                if time.monotonic() - asked > LOST_S:
+                    raise AnsibleConnectionFailure(self._lost(job, self._host(variables), error)) from error
+                self._say(lines.lost())
+            time.sleep(TRY_EVERY_S)
 
     def _look(self, job: Mapping[str, Any]) -> Seen:
         done = self._low_level_execute_command(self._command(job))
@@ -146,7 +156,11 @@ class ProgressAction(ActionBase):
             for line in lines:
                 display.display(line)
 
-    def _collect(self, job: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+    def _collect(self, job: Mapping[str, Any], variables: dict[str, Any], lines: Lines) -> dict[str, Any]:
+        found = self._ask(lambda: self._result(job, variables), job, variables, lines)
+        return {name: value for name, value in found.items() if name not in _WRAPPING}
+
+    def _result(self, job: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         asked = {"action": "async_status", "args": {"jid": job["ansible_job_id"]}}
         handler = self._shared_loader_obj.action_loader.get(
             "ansible.legacy.async_status",
@@ -157,10 +171,11 @@ class ProgressAction(ActionBase):
             templar=self._templar,
             shared_loader_obj=self._shared_loader_obj,
         )
-        found = handler.run(task_vars=variables)
+        found: dict[str, Any] = handler.run(task_vars=variables)
+        if not found.get("finished"):  # it is, so this does not come from the host
+            raise AnsibleConnectionFailure(str(found.get("msg") or "the host does not answer"))
         handler.cleanup(force=True)
-        self._low_level_execute_command(f"rm -f {shlex.quote(job['results_file'])}")
-        return {name: value for name, value in found.items() if name not in _WRAPPING}
+        return found
 
 
 def _is_wrappers(found: Mapping[str, Any]) -> bool:

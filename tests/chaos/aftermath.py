@@ -7,19 +7,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.guard import find_freezer
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.guard_process import is_frozen
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.durable_json import read_json
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import THROWAWAY
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept
 from light_stack import LABELS, PROJECT, Stack
 
 PROMISED_S = 5.0  # within this, whatever dies, paused containers run again
 BOTH = [f"{PROJECT}-app", f"{PROJECT}-store"]
+COMES_S = 60.0
+FROZEN, RETENTION = "frozen", "retention"
+PHASES = {FROZEN: "freeze", RETENTION: "commit"}  # of the journal, where it has another name
 
 
 def containers(stack: Stack) -> list[dict[str, Any]]:
@@ -55,6 +62,39 @@ def wait_running(stack: Stack, seconds: float = 2 * PROMISED_S) -> list[str]:
         if sorted(found) == BOTH or time.monotonic() > end:
             return sorted(found)
         time.sleep(0.02)
+
+
+def hold_at(
+    stack: Stack, at: str, known: Sequence[Mapping[str, Any]] = (), ended: Callable[[], bool] = lambda: False
+) -> int:
+    """SIGSTOP for the process that the journal names, at this phase and no other: it is looked at once more when it
+    stands still. Its pid; 0 if it was past the phase, and goes on, or if it has ended. "frozen": a container is."""
+    places, end = stack.places, time.monotonic() + COMES_S
+    while not ended():
+        assert time.monotonic() < end, f"{at} did not come"
+        pid = _who_is_at(places, at, known)
+        if not pid:
+            continue
+        os.kill(pid, signal.SIGSTOP)
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "TZ":
+            time.sleep(0)
+        if _who_is_at(places, at, known) == pid:
+            return pid
+        os.kill(pid, signal.SIGCONT)
+        break
+    return 0
+
+
+def _who_is_at(places: Places, at: str, known: Sequence[Mapping[str, Any]]) -> int:
+    journal = read_json(places.journal) or {}
+    there = journal.get("phase") == PHASES.get(at, at)
+    if at == FROZEN:
+        there = there and bool(frozen(known))
+    elif at in (RETENTION, "copy"):
+        there = there and read_json(places.progress)["phase"] == at
+    elif at == "swap":  # before that the phase only plans the renames
+        there = there and journal["restore"]["stage"] == "swapping"
+    return int(journal["pid"]) if there else 0
 
 
 def last_words(stack: Stack) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whole backups and restores on the lab's hosts, during which dockerd or the SSH connection dies, at every phase.
+"""Whole backups and restores on the lab's hosts, during which dockerd or the SSH connection dies, at every phase; and
+some by Ansible, which connects again.
 
 The hosts take turns, and rounds run on both at once, as most of one is waiting for dockerd; each test has its own.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -23,7 +25,8 @@ from aftermath import BOTH, PROMISED_S
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.password import ensure_password
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
-from light_stack import IMAGE
+from ansible_run import AnsibleRun
+from light_stack import IMAGE, PROJECT
 from sleep_image import make_image
 from sleepers import REPOSITORY
 from test_dockerd_killed import CORE, LAB, SSH, addresses
@@ -43,12 +46,18 @@ KILLERS = ("dockerd", "connection")
 NAMES = ("killer", "verb", "at")
 Round = tuple[str, str, str]
 ROUNDS: list[Round] = [(killer, verb, at) for killer in KILLERS for verb, phases in PHASES.items() for at in phases]
+RESULT = "result"  # it is over, and Ansible asks for its result
+ANSIBLE = [("backup", "copy"), ("restore", "fetch"), ("restore", "swap"), ("backup", RESULT)]
+AGAIN: list[Round] = [("ansible", verb, at) for verb, at in ANSIBLE]
+LOST = "the connection is lost, trying again; it goes on there"
+TRIES = 5  # a phase is soon over, and seen from beside
+CUTS = 3
 
 
 class Host:
     """A host of the lab, with whole_host.py running there."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, output: Path):
         self.name = name
         self.target = f"root@{addresses()[name]}"
         self.options = ["-i", str(LAB / "id_ed25519"), *SSH]
@@ -56,6 +65,7 @@ class Host:
         self.child = f"exec {python}/whole_child.py"
         self._command = f"exec {python}/whole_host.py {STACK}"
         self._driver: subprocess.Popen[str] | None = None
+        self.output = output  # directory for what is printed
         self.rounds = 0
 
     def ssh(self, command: str, *options: str) -> list[str]:
@@ -101,6 +111,8 @@ class Host:
     def round(self, killer: str, verb: str, at: str) -> dict[str, Any]:
         """What was seen of one death; all is put right afterwards."""
         self.rounds += 1
+        if killer == "ansible":
+            return self._by_ansible(verb, at)
         asked = {"verb": verb, "at": at, "directory": STACK, "snapshot": self.ask("begin")}
         options = ["-tt"] if killer == "connection" else []
         child = subprocess.Popen(
@@ -128,6 +140,34 @@ class Host:
             self.ask("go")  # of a round that failed, it still stays on its host
         return {**found, **self.ask("put_right", ("recover", "the next backup")[self.rounds % 2])}
 
+    def _by_ansible(self, verb: str, at: str) -> dict[str, Any]:
+        asked = {"compose_project": PROJECT, "password_file": f"{STACK}/password", "state_dir": f"{STACK}/state"}
+        asked["repository"] = f"{STACK}/repository"
+        output = self.output / f"{verb}-{at}"
+        for _number in range(TRIES):
+            snapshot, before = self.ask("begin"), self.ask("snapshots")
+            more = {"snapshot": snapshot, "force": True, "safety": False} if verb == "restore" else {}
+            with AnsibleRun(self.name, f"volume_{verb}", {**asked, **more}, output) as run:
+                pid = 0
+                if at == RESULT:
+                    run.cut_result(CUTS)
+                else:
+                    pid = self.ask("hold", at)
+                if pid:
+                    try:
+                        run.wait_for(LOST, run.cut)
+                        if at == "copy":  # long enough for a line about how far it is
+                            run.wait_for(f"backup: {at}")
+                    finally:
+                        self.ask("let_go", pid)
+                result = run.result()
+            if pid or at == RESULT:
+                break
+        else:
+            raise AssertionError(f"{verb}: it was never seen at {at}")
+        made = [name for name in self.ask("snapshots") if name not in before]
+        return {"result": result, "printed": run.said(), "made": made, **self.ask("put_right", "recover")}
+
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -139,20 +179,22 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rounds(repository: Path, request: pytest.FixtureRequest) -> Iterator[dict[Round, Future[dict[str, Any]]]]:
+def rounds(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[dict[Round, Future[dict[str, Any]]]]:
     """The rounds of all tests that were selected, under way."""
     assert {"lab1", "lab2"} <= set(addresses()), "the lab is not up; run: make lab"
     items: list[Any] = [item for item in request.session.items if item.path == Path(__file__)]
     wanted = [tuple(item.callspec.params[name] for name in NAMES) for item in items]
     with open("/var/tmp/omlab-engines.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        hosts = [Host("lab1"), Host("lab2")]
+        hosts = [Host(name, tmp_path_factory.mktemp(name)) for name in ("lab1", "lab2")]
         lanes = [ThreadPoolExecutor(1), ThreadPoolExecutor(1)]
         for ready in [lane.submit(host.install, repository) for lane, host in zip(lanes, hosts, strict=True)]:
             ready.result()
         begun = {
             one: lanes[number % 2].submit(hosts[number % 2].round, *one)
-            for number, one in enumerate(ROUNDS)
+            for number, one in enumerate([*ROUNDS, *AGAIN])
             if one in wanted
         }
         yield begun
@@ -175,3 +217,20 @@ def test_it_dies(rounds: dict[Round, Future[dict[str, Any]]], killer: str, verb:
     assert found["data"] == ("new" if finished and verb == "restore" else "old")
     assert (found["running"], found["left"]) == (BOTH, [])
     assert found["next"] == ["old", BOTH, []], "the next backup or restore"
+
+
+@pytest.mark.parametrize(NAMES, AGAIN)
+def test_ansible_connects_again(rounds: dict[Round, Future[dict[str, Any]]], killer: str, verb: str, at: str) -> None:
+    found = rounds[killer, verb, at].result()
+    print(found["printed"])
+    is_backup = verb == "backup"
+    assert found["printed"].count(f"{verb}: {LOST}\n") == 1
+    assert found["made"] == ([found["result"]["snapshot_id"]] if is_backup else [])
+    assert found["said"] == [], "something was left to put right"
+    assert (found["data"], found["running"], found["left"]) == ("old" if is_backup else "new", BOTH, [])
+    assert found["next"] == ["old", BOTH, []], "the next backup or restore"
+    if not is_backup:  # Ansible has "started" as a word of its own for what runs in the background
+        assert sorted(found["result"]["started_again"]) == BOTH
+    if at == "copy":
+        assert re.search(rf"^lab\d: {verb}: plan took .* s", found["printed"], re.MULTILINE)
+        assert re.search(rf"^lab\d: {verb}: {at} .* of .*%", found["printed"], re.MULTILINE)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from aftermath import PROMISED_S, end_of, freezers, frozen, leftovers, thaw_seconds, wait_running
+from aftermath import PROMISED_S, end_of, freezers, frozen, hold_at, leftovers, thaw_seconds, wait_running
 from ansible_collections.openmemory.stack.plugins.module_utils._core import compose_health
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
@@ -87,6 +87,17 @@ class Host:
     def go(self) -> None:
         """Whoever stays at a point goes on."""
         (self.stack.directory / "go").touch()
+
+    def hold(self, at: str) -> int:
+        """Whoever comes to this phase stands still; its pid, 0 if it got past it."""
+        return hold_at(self.stack, at)
+
+    def let_go(self, pid: int) -> None:
+        os.kill(pid, signal.SIGCONT)
+
+    def snapshots(self) -> list[str]:
+        """Their ids."""
+        return os.listdir(self.stack.repository / "snapshots")
 
     def back(self) -> None:
         """dockerd answers again; systemd would start it too, two seconds later."""

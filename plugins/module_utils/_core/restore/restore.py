@@ -155,7 +155,7 @@ class _Restore:
             "kept": entries,
             "census": self.verdict.census,
             "stopped": plan.crew.names(),
-            "started": plan.crew.names() if self.request.start else [],
+            "started_again": plan.crew.names() if self.request.start else [],
             "timings": {name: round(seconds, 3) for name, seconds in progress.timings.items()},
             "actions": [*plan.actions, *self.verdict.extra],
             "warnings": self.warnings,
