@@ -30,10 +30,10 @@ def attach(image: Path) -> str:
 
 
 @contextmanager
-def mounted(image: Path, kind: str) -> Iterator[Path]:
+def mounted(image: Path, kind: str, megabytes: int = 400) -> Iterator[Path]:
     """A new file system of its own, in a file; gone at the end, whatever happened."""
     with open(image, "wb") as file:
-        file.truncate(400 << 20)
+        file.truncate(megabytes << 20)
     subprocess.run([*MAKE[kind], image], check=True)
     point = image.with_suffix(".mounted")
     point.mkdir()

@@ -32,7 +32,7 @@ FILLER = ".openmemory-stack-20000101t000000-000000"  # in the root of a volume t
 BULK = 3 << 20  # bytes in each volume that is fetched into a small disk
 KEEPS = {"lock", "last.json", "kept.json", "manifests", "staging", FILLER}  # in the state directory, between runs
 BY_CHANCE = re.compile(
-    r"(data/[0-9a-f]{2}/)?[0-9a-f]{64}-tmp-[0-9]+|[0-9a-f]{2}/tmp-[0-9]+|<index/[0-9a-f]+>"  # restic's files
+    r"(data/[0-9a-f]{2}/)?[0-9a-f]{64}(-tmp-[0-9]+)?|[0-9a-f]{2}/tmp-[0-9]+|<index/[0-9a-f]+>"  # restic's files
     r"|[0-9]{8}t[0-9]{6}-[0-9a-f]{6}|\b[0-9a-f]{8}\b"  # operations and snapshots
 )
 Hook = tuple[str, str]  # "journal" or "progress", and the phase; or "window"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Restores on the real engine, killed at every phase, and what clients were told is written meanwhile."""
+"""Restores, and their way back, on the real engine, killed at every phase, and what clients were told is written."""
 
 from __future__ import annotations
 
@@ -16,48 +16,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from aftermath import BOTH, PROMISED_S, paused
+from aftermath import BOTH, PROMISED_S, leftovers, paused
 from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.mirror import Mirror, PassReport
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back, kept, restore, swap
+from killing import Arm, after, at_phase, killed
 from restore_stack import PROJECT, VOLUMES, Stack
 
 DAY = 86400.0
 PHASES = ("fetch", "check", "probe", "safety", "freeze", "stop", "swap", "start", "health", "finish")
 SAFETY = ("safety", "freeze")  # freeze: of the safety capture
-
-
-def at_phase(name: str) -> Callable[[pytest.MonkeyPatch], None]:
-    def arm(patch: pytest.MonkeyPatch) -> None:
-        phase = Journal.phase
-
-        def killing(self: Journal, now: str) -> None:
-            phase(self, now)
-            if now == name:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        patch.setattr(Journal, "phase", killing)
-
-    return arm
-
-
-def at_rename(number: int) -> Callable[[pytest.MonkeyPatch], None]:
-    def arm(patch: pytest.MonkeyPatch) -> None:
-        done: list[str] = []
-
-        def killing(source: str, target: str) -> None:
-            rename(source, target)
-            done.append(target)
-            if len(done) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        rename = swap._rename
-        patch.setattr(swap, "_rename", killing)
-
-    return arm
 
 
 def when_accepted(patch: pytest.MonkeyPatch) -> None:
@@ -88,7 +59,7 @@ STOPS = PHASES[5:]  # what was stopped waits for the next run
 KILLS = [
     *(
         pytest.param(
-            at_phase(name),
+            at_phase(name, 0),
             {"safety": name in SAFETY, "probe": name == "probe"},
             "live",
             name in LIVED,
@@ -98,46 +69,74 @@ KILLS = [
         for name in PHASES
     ),
     pytest.param(while_frozen, {"safety": True}, "live", False, True, id="frozen"),
-    *(pytest.param(at_rename(number), {}, "live", number > 1, False, id=f"rename-{number}") for number in (1, 4, 7)),
+    *(
+        pytest.param(after(swap, "_rename", number), {}, "live", number > 1, False, id=f"rename-{number}")
+        for number in (1, 4, 7)
+    ),
     pytest.param(when_accepted, {}, "snapshot", True, True, id="accepted"),
 ]
 
 
-def killed(stack: Stack, arm: Callable[[pytest.MonkeyPatch], None], **asked: Any) -> None:
-    """A restore in a process of its own, which dies."""
-    child = os.fork()
-    if child == 0:  # nothing of pytest may run here
-        try:
-            arm(pytest.MonkeyPatch())
-            restore.run(replace(stack.request, **asked), Engine.connect(), Progress())
-        except BaseException as error:
-            os.write(2, f"{error!r}\n".encode())
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+def restoring(stack: Stack, **asked: Any) -> Callable[[], object]:
+    return lambda: restore.run(replace(stack.request, **asked), Engine.connect(), Progress())
+
+
+def undo(stack: Stack) -> object:
+    return back.run(PROJECT, str(stack.state), Engine.connect(), Progress())
+
+
+def assert_is(stack: Stack, wanted: dict[str, Any], keeps: bool) -> None:
+    """keeps: other data of each volume is kept beside it."""
+    assert (stack.trees(), stack.running()) == (wanted, BOTH)
+    assert len(stack.left()) == (len(VOLUMES) if keeps else 0)
+    assert leftovers(stack) == []
+
+
+def assert_recovers(stack: Stack, wanted: dict[str, Any], run: bool, keeps: bool) -> None:
+    """run: both containers run without that; keeps: see assert_is()."""
+    end_s = time.monotonic() + PROMISED_S
+    while (run and stack.running() != BOTH) or paused(stack):  # by the guard alone: nobody has run anything
+        assert time.monotonic() < end_s, "what was paused does not run"
+    said = recover(stack.engine, stack.places)
+    assert said[-1].startswith("Ended the restore that died in the phase ")
+    assert_is(stack, wanted, keeps)
+    assert recover(stack.engine, stack.places) == []
 
 
 @pytest.mark.parametrize(("arm", "asked", "end", "keeps", "run"), KILLS)
 def test_killed_and_recovered(
     stack: Stack,
     snapshot: dict[str, Any],
-    arm: Callable[[pytest.MonkeyPatch], None],
+    arm: Arm,
     asked: dict[str, Any],
     end: str,
     keeps: bool,
     run: bool,
 ) -> None:
     wanted = snapshot if end == "snapshot" else stack.trees()
-    killed(stack, arm, **asked)
-    end_s = time.monotonic() + PROMISED_S
-    while (run and stack.running() != BOTH) or paused(stack):  # by the guard alone: nobody has run anything
-        assert time.monotonic() < end_s, "what was paused does not run"
-    said = recover(stack.engine, stack.places)
-    assert said[-1].startswith("Ended the restore that died in the phase ")
-    assert (stack.trees(), stack.running()) == (wanted, ["omrest-app", "omrest-store"])
-    assert len(stack.left()) == (len(VOLUMES) if keeps else 0)
-    assert sorted(entry.path for entry in kept.load(stack.places)) == sorted(stack.left())
-    assert recover(stack.engine, stack.places) == []
+    killed(arm, restoring(stack, **asked))
+    assert_recovers(stack, wanted, run, keeps)
+
+
+UNDO_KILLS = [
+    *(pytest.param(at_phase(name, 0), "restored", id=f"phase-{name}") for name in ("stop", "start", "finish")),
+    *(pytest.param(after(swap, "_rename", number), "restored", id=f"rename-{number}") for number in (1, 4, 7, 9)),
+    pytest.param(when_accepted, "live", id="accepted"),
+]
+
+
+@pytest.mark.parametrize(("arm", "end"), UNDO_KILLS)
+def test_an_undo_is_killed_and_recovered(stack: Stack, arm: Arm, end: str) -> None:
+    """One state is live then and the other one kept, both whole: a further one swaps them."""
+    states = {"live": stack.trees()}
+    stack.restore()
+    for name in VOLUMES:
+        (stack.root(name) / "made since").write_text("acknowledged")  # it is nowhere else
+    states["restored"] = stack.trees()
+    killed(arm, lambda: undo(stack))
+    assert_recovers(stack, states[end], end == "live", True)
+    undo(stack)
+    assert_is(stack, states["live" if end == "restored" else "restored"], True)
 
 
 @pytest.mark.parametrize("single", [False, True])
@@ -146,7 +145,7 @@ def test_what_clients_wrote_to_the_new_data_is_kept(stack: Stack, single: bool) 
     live = stack.trees()
     asked: dict[str, Any] = {"volumes": ["db"], "path": "openmemory.db"} if single else {}
     names = ("db",) if single else VOLUMES
-    killed(stack, at_phase("start"), **asked)
+    killed(at_phase("start", 0), restoring(stack, **asked))
     for name in ("store", "app"):
         stack.client.start(f"{PROJECT}-{name}")
     with closing(sqlite3.connect(stack.root("db") / "openmemory.db", isolation_level=None)) as client:
@@ -158,16 +157,16 @@ def test_what_clients_wrote_to_the_new_data_is_kept(stack: Stack, single: bool) 
         written = stack.trees()
         assert "openmemory.db-wal" in written["db"]
         said = recover(stack.engine, stack.places)
-    assert (stack.trees(), stack.running()) == (live, ["omrest-app", "omrest-store"])
+    assert (stack.trees(), stack.running()) == (live, BOTH)
     entries = kept.load(stack.places)
     assert sorted(entry.swap.volume for entry in entries) == [f"{PROJECT}_{name}" for name in names]
     assert all(entry.until > time.time() + 6 * DAY for entry in entries)
     assert all(any(f"kept in {entry.path} until" in sentence for sentence in said) for entry in entries)
-    back.run(PROJECT, str(stack.state), stack.engine, Progress())
+    undo(stack)
     with closing(sqlite3.connect(stack.root("db") / "openmemory.db")) as reader:
         assert reader.execute("SELECT text FROM memories").fetchall() == [("snapshot",), ("acknowledged",)]
     now = stack.trees()
     del now["db"], written["db"]  # opened since
     assert now == written
-    back.run(PROJECT, str(stack.state), stack.engine, Progress())
+    undo(stack)
     assert stack.trees() == live

@@ -6,7 +6,8 @@
 
 A writer never stops. Each round makes a snapshot, restores it into directories of its own and starts the real stores on
 them; what they hold is compared with the log of acknowledgements as it was right before the first container was paused.
-ROUNDS says how many (25); `make soak ROUNDS=n` runs any number.
+ROUNDS says how many (25); `make soak ROUNDS=n` runs any number. In a fifth of them all is on one XFS, where the copy
+shares blocks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +27,41 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.capture imp
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
+from loop_device import mounted
 
 from live_stack import MOUNTS, LiveStack
 
 ROUNDS = int(os.environ.get("ROUNDS", "25"))
 WRITER_SECONDS = 60.0 + ROUNDS * 40  # it is ended with the test; this bounds it if the test is killed
-WAYS = ("auto", "two_pass", "single")
+WAYS = {"own": ("auto", "two_pass", "single"), "xfs": ("auto",)}  # by the file system
+SHARES = {"own": ROUNDS - ROUNDS // 5, "xfs": ROUNDS // 5}
+XFS_MIB = 16384  # sparse
 ROOT = Path("/var/tmp/omload")
 PROJECT = "omload"
 
 
+@pytest.fixture(scope="module", params=[kind for kind, rounds in SHARES.items() if rounds])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of the file system of everything but what is restored."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def stack() -> Iterator[LiveStack]:
+def stack(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
     LiveStack(PROJECT, ROOT / "stack", 28790).down()
     shutil.rmtree(ROOT, ignore_errors=True)
-    # the writer takes all that it gets, and other tests run beside
-    made = LiveStack(PROJECT, ROOT / "stack", 28790, cpu_shares=128)
-    made.up()
-    made.write(200)
-    yield made
-    made.down()
+    ROOT.mkdir()
+    with ExitStack() as until_end:
+        home, places = ROOT, {}
+        if kind == "xfs":
+            home = until_end.enter_context(mounted(tmp_path_factory.mktemp("xfs") / "image", "xfs", XFS_MIB))
+            places = {key: home / "volumes" / key for key in MOUNTS}
+        # the writer takes all that it gets, and other tests run beside
+        made = LiveStack(PROJECT, home / "stack", 28790, places, cpu_shares=128)
+        until_end.callback(made.down)
+        made.up()
+        made.write(200)
+        yield made
     shutil.rmtree(ROOT)
 
 
@@ -66,9 +83,10 @@ def restored(number: int, snapshot: str, request: BackupRequest) -> dict[str, di
 
 
 def test_every_snapshot_holds_what_was_acknowledged_before_its_freeze(
-    stack: LiveStack, monkeypatch: pytest.MonkeyPatch
+    kind: str, stack: LiveStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    password = ROOT / "password"
+    home, ways, count = stack.directory.parent, WAYS[kind], SHARES[kind]
+    password = home / "password"
     password.write_text("chaos")
     password.chmod(0o600)
     known: list[int] = []
@@ -84,16 +102,17 @@ def test_every_snapshot_holds_what_was_acknowledged_before_its_freeze(
     try:
         with ThreadPoolExecutor(max_workers=1) as readers:
             rounds = []
-            for number in range(ROUNDS):
+            for number in range(count):
                 request = BackupRequest(
                     PROJECT,
-                    str(ROOT / "repository"),
+                    str(home / "repository"),
                     str(password),
-                    capture=WAYS[number % len(WAYS)],
-                    state_dir=str(ROOT / "state"),
+                    capture=ways[number % len(ways)],
+                    state_dir=str(home / "state"),
                     tags=[f"round-{number}"],
                 )
                 made = backup.run(request, Engine.connect(), Progress())
+                assert (made["way"] == "reflink") == (kind == "xfs"), made["way"]
                 windows.append(made["freeze_s"])
                 expected = stack.acknowledged(known[-1])
                 assert len(known) == number + 1
@@ -107,10 +126,11 @@ def test_every_snapshot_holds_what_was_acknowledged_before_its_freeze(
         writer.terminate()
         writer.wait()
     grown = len(stack.acknowledged()) - 200
-    assert grown > ROUNDS * 5, f"only {grown} memories were written meanwhile: that is no load"
+    assert grown > count * 5, f"only {grown} memories were written meanwhile: that is no load"
     found = stack.read()
     assert not found["missing_count"], found
-    print(f"freeze windows of {ROUNDS} rounds: median {sorted(windows)[ROUNDS // 2]:.3f} s, most {max(windows):.3f} s")
+    median = sorted(windows)[count // 2]
+    print(f"freeze windows of {count} rounds on {kind}: median {median:.3f} s, most {max(windows):.3f} s")
 
 
 def differences(expected: dict[str, str], stores: dict[str, dict[str, str]]) -> list[str]:
