@@ -24,9 +24,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.failures import Failure, error_of
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.manifest import Manifest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.password import ensure_password
-from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import (
-    Repository,
-)
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.retention import Keep
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot
