@@ -43,7 +43,7 @@ options:
     description:
       - What happens to the containers that can write to a volume. V(pause) freezes them for the instant of the copy;
         they do not notice, and connections stay open. V(stop) stops and starts them. V(none) copies while they
-        write, which only suits logs: a store that goes on writing is warned of, and the snapshot does not count as
+        write, which only suits logs; a store that goes on writing is warned of, and the snapshot does not count as
         verified.
       - Volumes that are only mounted at C(/logs) and hold no store are copied as with V(none) if neither this option
         nor O(volumes[].quiesce) says otherwise.
