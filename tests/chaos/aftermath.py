@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,13 @@ def hold_at(
         pid = _who_is_at(places, at, known)
         if not pid:
             continue
-        os.kill(pid, signal.SIGSTOP)
-        while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "TZ":
-            time.sleep(0)
-        if _who_is_at(places, at, known) == pid:
-            return pid
-        os.kill(pid, signal.SIGCONT)
+        with suppress(FileNotFoundError, ProcessLookupError):  # it may just have ended
+            os.kill(pid, signal.SIGSTOP)
+            while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "TZ":
+                time.sleep(0)
+            if _who_is_at(places, at, known) == pid:
+                return pid
+            os.kill(pid, signal.SIGCONT)
         break
     return 0
 
