@@ -31,6 +31,7 @@ class FakeRepository:
         self.place = place
         self.restic = self
         self.local_path: str | None = str(place)
+        self.cache_dir = str(place.with_name("cache"))
 
     def exists(self) -> bool:
         assert self.local_path, "restic would be asked, which takes a second"

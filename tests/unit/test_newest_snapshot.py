@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +17,6 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.errors impo
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.choosing import choose
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import (
     Repository,
-    unambiguous,
 )
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.snapshot import Snapshot, iso
@@ -85,21 +83,3 @@ def test_one_of_the_future_hides_no_other_and_is_not_chosen_silently() -> None:
             choose(there, text, "p", "/", HERE)
     assert choose(there, there[1].id, "p", "/", HERE) == there[1]
     assert choose(there[2:], "latest", "p", "/", HERE) == there[2]  # this host's clock alone may be wrong
-
-
-@pytest.mark.parametrize(
-    ("instant", "local"),
-    [(1792888200.5, None), (1792891800.0, None), (1792895400.25, "03:30:00.250000"), (1792884600.0, "01:30:00.000000")],
-)
-def test_a_moment_whose_local_time_comes_twice_is_not_given_to_restic(
-    monkeypatch: pytest.MonkeyPatch, instant: float, local: str | None
-) -> None:
-    """Clocks in Berlin were set back at 3:00 on 2026-10-25, an hour in which many hosts are backed up."""
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    try:
-        found = unambiguous(instant)
-        assert (found and f"{found:%H:%M:%S.%f}") == local
-    finally:
-        monkeypatch.undo()
-        time.tzset()

@@ -254,7 +254,7 @@ Q = ["qdrant_storage"]
         (foreign, {"force": True}, "in use by the container intruder"),
         (foreign_bind, {}, "in use by the container intruder of no Compose project"),
         (foreign_volume, {}, "in use by the container intruder of the project other"),
-        (volume_inside, {"volumes": Q, "force": True}, r"The volumes om_qdrant_storage .* and inside .* lie in each o"),
+        (volume_inside, {"volumes": Q, "force": True}, r"The volume inside .* lies inside the volume om_qdrant_sto"),
         (paused, {}, "qdrant, which uses the volume om_qdrant_storage, is paused; resume it"),
         (no_prefix, {}, "no volume om_openmemory_data on this host, and it would be made anew beside openmemory_data"),
         (other_prefix, {"volumes": Q}, r"made anew beside stack_qdrant_storage; .* name_map \(qdrant_storage: stack_"),

@@ -116,3 +116,6 @@ def test_the_first_backup_after_a_gap_or_with_a_clock_that_is_ahead_empties_noth
     now = NOW + timedelta(days=days)
     safety = made(3, QUICK, "safety")
     assert removed(keep, *DAILY, safety, made(-days, FULL), now=now) == ["10", "9", "8"]
+    again = made(-days - 1, FULL)
+    then = now + timedelta(days=1)
+    assert removed(keep, *DAILY, safety, made(-days, FULL), again, now=then) == ["10", "9", "8", "7"]

@@ -59,11 +59,11 @@ def test_stores_do_not_go_back_without_the_one_whose_disk_is_away(places: Places
 class Running(FakeEngine):
     """A container that was made after the restore died."""
 
-    def __init__(self, root: Path, project: str | None):
+    def __init__(self, root: Path, project: str | None, writes: bool = True):
         super().__init__(root)
-        about = {"Id": "anew", "Names": ["/anew"], "State": "running", "Mounts": [{"Type": "volume", "Name": "v"}]}
         labels = {PROJECT: project} if project else {}
-        self.running = [about]
+        about = {"Id": "anew", "Names": ["/anew"], "State": "running", "Labels": labels}
+        self.running = [{**about, "Mounts": [{"Type": "volume", "Name": "v", "RW": writes}]}]
         self.inspections["anew"] = {
             "Id": "anew",
             "Name": "/anew",
@@ -100,6 +100,12 @@ def test_a_foreign_container_on_the_new_data_is_in_the_way(places: Places, tmp_p
     with pytest.raises(StackError, match="The container anew uses the volume v, in which a restore has to be taken"):
         undo(Running(tmp_path, project), journal)
     assert Path(swap.root, "db").read_text() == "new"
+
+
+def test_a_foreign_container_that_only_reads_is_not(places: Places, tmp_path: Path) -> None:
+    swap = swap_in(tmp_path / "v")
+    undo(Running(tmp_path, "another", writes=False), died(places, swap))
+    assert Path(swap.root, "db").read_text() == "old"
 
 
 def accepted(places: Places, place: Path, operation: str, now: float, until: float = 9e9) -> Swap:

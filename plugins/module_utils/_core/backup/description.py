@@ -23,7 +23,7 @@ from ..engine import Engine
 from ..errors import NotFoundError
 from ..repository.manifest import Manifest
 from ..volumes import PROJECT_LABEL
-from .request import BackupRequest
+from .request import BackupRequest, verified_of
 
 TOOL_VERSION = "0.1.0"
 _SERVICE_LABEL = "com.docker.compose.service"
@@ -62,7 +62,7 @@ def make_manifest(
             "config_hash": {name: about["Config"]["Labels"].get(_HASH_LABEL) for name, about in services.items()},
             "files_hash": _files_hash(services),
         },
-        verify=request.verify,
+        verify=verified_of(request, plan),
         timings={name: round(seconds, 3) for name, seconds in timings.items()},
         exports=exports,
     )

@@ -22,6 +22,7 @@ from ..operation.durable_json import read_json, write_json
 from ..operation.places import Places
 from ..operation.progress import Progress
 from ..repository.ahead import CommitAhead
+from ..repository.known_packs import KnownPacks
 from ..repository.repository import Repository
 from .request import BackupRequest
 
@@ -41,6 +42,8 @@ def like_the_last(
         if last["asked"] != _asked(request) or not is_short(request, repository, staging, last["way"], last["keys"]):
             return None
         if not repository.exists():  # asked of a local one only: a far one answers after a second
+            return None
+        if KnownPacks(repository).lost():  # what has to be checked then is kept out by a commit
             return None
         staging.announce()
         if not os.path.isdir(staging.volumes) or os.path.lexists(staging.export):

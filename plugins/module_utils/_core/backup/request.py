@@ -123,5 +123,9 @@ def not_of_one_instant(volumes: Sequence[str]) -> str:
 def tags_of(request: BackupRequest, plan: CapturePlan) -> list[str]:
     """Those that retention goes by, and the user's."""
     partial = [] if plan.whole else [f"partial={'+'.join(sorted(volume.key for volume in plan.volumes))}"]
-    verified = "none" if plan.torn else request.verify
-    return [f"project={request.project}", f"verified={verified}", *request.tags, *partial]
+    return [f"project={request.project}", f"verified={verified_of(request, plan)}", *request.tags, *partial]
+
+
+def verified_of(request: BackupRequest, plan: CapturePlan) -> str:
+    """What a snapshot counts as: a check tells nothing of a store that went on writing while it was copied."""
+    return "none" if plan.torn else request.verify

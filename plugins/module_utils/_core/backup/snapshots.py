@@ -59,7 +59,7 @@ def snapshots_info(
     present = [each for each in regular if each not in ahead] or regular
     newest_age = (now - present[0].time).total_seconds() if present else None
     if newest_only:
-        found = regular[:1] or found[:1]
+        found = present[:1] or found[:1]
     results = [each.as_result() for each in found]
     if manifests:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -92,7 +92,7 @@ def retain(
     are_whole = not packs.lost()
     repository.forget([each.id for each in going], prune=prune)
     if are_whole:  # what is gone now was not needed any more
-        packs.keep()
+        packs.keep_anew()
     forget_manifests(places, [each.id for each in going])
     return going
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from ..errors import StackError
 from ..operation.durable_json import read_json, write_json
-from .failures import DamagedError
+from .failures import DamagedError, LockedError
 from .known_snapshots import digest_of
 from .repository import Repository
 
@@ -34,13 +34,16 @@ class KnownPacks:
     def refuse_lost(self) -> None:
         """Raise StackError where files are gone and restic misses them; another host may have pruned rightly.
 
-        Costs a listing of the directory, and restic's check only where one is gone.
+        Costs a listing of the directory, and restic's check only where one is gone. Others at work in the repository
+        keep that out; the next run asks again.
         """
         lost = self.lost()
         if not lost:
             return
         try:
             problems = self._repository.check()
+        except LockedError:
+            return
         except DamagedError:  # it is what restic needed for the check itself
             problems = ["it cannot be read"]
         if problems:
@@ -50,7 +53,7 @@ class KnownPacks:
                 f"{problems[0].rstrip('.')}), and a new snapshot would lack it, too: bring the file back, or move the "
                 "repository away and back up into a new one; what is whole in the old one can be restored from there."
             )
-        self.keep()
+        self.keep_anew()
 
     def lost(self) -> list[str]:
         """The beginnings of the names of those that are gone since keep()."""
@@ -64,7 +67,15 @@ class KnownPacks:
         return []
 
     def keep(self) -> None:
-        """Remember those that are there now; what cannot be written only costs the knowledge."""
+        """Remember those that are there now, unless one is gone: that is still to be asked about."""
+        if not self.lost():
+            self.keep_anew()
+
+    def keep_anew(self) -> None:
+        """Remember those that are there now, as what is gone was not needed any more.
+
+        What cannot be written only costs the knowledge.
+        """
         path = self._path()
         if path is None:
             return

@@ -158,10 +158,9 @@ class Repository(Restoring):
         if gate:
             arguments += ["--exclude-file", gate]
         begun = datetime.now(timezone.utc).astimezone()
-        said = unambiguous(instant)
-        if said is not None:
-            arguments += ["--time", f"{said:%Y-%m-%d %H:%M:%S.%f}"]
-            begun = said.astimezone()
+        if instant is not None:
+            begun = datetime.fromtimestamp(instant, timezone.utc)
+            arguments += ["--time", f"{begun:%Y-%m-%d %H:%M:%S.%f}"]
         summary: dict[str, Any] = {}
 
         def hear(line: str) -> None:
@@ -181,6 +180,7 @@ class Repository(Restoring):
             allowed=(0, EXIT_INCOMPLETE),
             on_line=hear,
             on_start=on_start,
+            zone="UTC",  # restic takes --time as a local one, and local time has an hour that comes twice
         )
         short = str(summary.get("snapshot_id", ""))
         if output.code == EXIT_INCOMPLETE:
@@ -313,15 +313,6 @@ def _ours(told: Sequence[Mapping[str, Any]], tags: Sequence[str]) -> list[Snapsh
     wanted = {OURS, *tags}
     found = [Snapshot.of(each) for each in told if wanted <= set(each.get("tags") or ())]
     return sorted(found, key=lambda each: each.time)
-
-
-def unambiguous(instant: float | None) -> datetime | None:
-    """The local time of a moment, as restic takes it; None where that is two moments, since clocks were set back."""
-    if instant is None:
-        return None
-    local = datetime.fromtimestamp(instant)
-    both = {local.replace(fold=fold).timestamp() for fold in (0, 1)}
-    return local if len(both) == 1 else None
 
 
 def _is_problem(line: str) -> bool:

@@ -70,9 +70,9 @@ def to_remove(
     It counts snapshots of all volumes, and those of each choice of some by themselves. Of each, never the newest, never
     the newest verified (quick or full) nor the newest fully verified one; never a safety snapshot younger than
     safety_days, and nothing at all where keep is empty. Counting goes by snapshots, not by the calendar, and within is
-    measured from the newest one, or from the one before after a longer gap: days without a backup remove nothing. One
-    that says it is of the future is kept and not counted, or a clock that was wrong for a night would push all others
-    out. StackError where snapshots are of several projects.
+    measured from the newest one, without gaps that are longer: days without a backup remove nothing. One that says it
+    is of the future is kept and not counted, or a clock that was wrong for a night would push all others out.
+    StackError where snapshots are of several projects.
     """
     projects = sorted({each.project for each in snapshots})
     if len(projects) > 1:
@@ -107,9 +107,9 @@ def _kept_by_policy(newest_first: Sequence[Snapshot], keep: Keep) -> list[Snapsh
     kept = []
     left = {name: getattr(keep, name) for name, bucket in _BUCKETS}
     last: dict[str, object] = {}
-    since = _since(newest_first, keep.within) if keep.within and newest_first else None
+    young = _young(newest_first, keep.within) if keep.within else set()
     for number, each in enumerate(newest_first):
-        wanted = since is not None and each.time > since
+        wanted = each.id in young
         for name, bucket in _BUCKETS:
             if not left[name]:
                 continue
@@ -124,15 +124,22 @@ def _kept_by_policy(newest_first: Sequence[Snapshot], keep: Keep) -> list[Snapsh
     return kept
 
 
-def _since(newest_first: Sequence[Snapshot], within: str) -> datetime:
-    """Measured from the newest; where that is alone in its window, from the one before.
+def _young(newest_first: Sequence[Snapshot], within: str) -> set[str]:
+    """The ids of those within that time of the newest, where a longer gap between two does not count.
 
-    Else the first backup after a long gap, or of a night with a clock that is ahead, would empty the history.
+    Else the backups after a long one, or that of a night with a clock that is ahead, would empty the history.
     """
-    since = earlier(newest_first[0].time, within)
-    if len(newest_first) > 1 and newest_first[1].time <= since:
-        return earlier(newest_first[1].time, within)
-    return since
+    found: set[str] = set()
+    for number, each in enumerate(newest_first):
+        if not number:
+            left = span = each.time - earlier(each.time, within)
+        else:
+            gap = newest_first[number - 1].time - each.time
+            left -= gap if gap < span else timedelta(0)
+        if left <= timedelta(0):
+            break
+        found.add(each.id)
+    return found
 
 
 def _last_known(newest_first: Sequence[Snapshot], now: datetime, span: timedelta) -> datetime:

@@ -83,7 +83,9 @@ def _plan(engine: Engine, places: Places) -> tuple[list[Kept], list[Target], Cre
             raise StackError(f"The volume {entry.swap.volume} is gone; what was kept of it is in {entry.path}.")
         if not os.path.isdir(entry.path):
             raise StackError(f"{entry.path}, where the old data of {entry.swap.volume} was kept, is gone.")
-        target = existing_target(entry.swap.key, entry.swap.volume, {}, state)
+        swap = entry.swap
+        whole = swap.before is not None or any(move.live == swap.root for move in swap.moves)
+        target = existing_target(swap.key, swap.volume, {}, state, whole)
         if target.path != entry.swap.root:
             raise StackError(
                 f"The volume {target.name} lies at {target.path} now, and the old data was kept for {entry.swap.root}; "

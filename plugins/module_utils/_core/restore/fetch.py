@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ..capture import staging
 from ..errors import StackError
+from ..filesystem import covers
 from ..operation.progress import Progress
 from ..proof.checks import QUICK, CheckResult, check_staged, refusal
 from ..repository import listing
@@ -74,14 +75,15 @@ def fetch_path(
     file = os.path.join(beside, "meta", "listing.jsonl")
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
         stream.write(repository.dump(snapshot.id, LISTING))
-    names = [name for name in path_names(path) if any(listing.entries_below(file, target.key, name))]
+    sizes = _sizes(file, target.key, path_names(path))
+    names = list(sizes)
     if path not in names:
         raise StackError(
             f"path is {path}, which the snapshot {snapshot.short_id} does not have in {target.key}; in the root it has "
             f"{', '.join(_roots(file, target.key)) or 'nothing'}."
         )
-    size, taken = _size(file, target.key, names)
-    require_room(beside, taken)
+    size, files = (sum(numbers) for numbers in zip(*sizes.values()))
+    require_room(beside, size + OVERHEAD * files)
     progress.phase("fetch", size)
     wanted = {f"{VOLUMES}/{target.key}/{name}": os.path.join(beside, "new", os.path.basename(name)) for name in names}
     repository.restore_all(snapshot.id, wanted, progress.follow())
@@ -106,16 +108,17 @@ def check(targets: Sequence[Target], operation: str, scratch: str, kind: str | N
     return results
 
 
-def _size(file: str, key: str, names: Sequence[str]) -> tuple[int, int]:
-    """Bytes of the files at and below names, and what they may take on disk; hard links count once."""
-    size = taken = 0
+def _sizes(file: str, key: str, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """(bytes, entries) at and below those of names that the listing has; hard links count once."""
+    found: dict[str, tuple[int, int]] = {}
     seen: set[int] = set()
-    for entry in (entry for name in names for entry in listing.entries_below(file, key, name)):
-        if entry.group not in seen:
-            size += entry.size
-            taken += entry.size + OVERHEAD
-        seen |= {entry.group} - {0}
-    return size, taken
+    for entry in listing.read(file, key):
+        name = next((one for one in names if covers(one, entry.path)), None)
+        if name is not None:
+            size, number = found.get(name, (0, 0))
+            found[name] = size + (0 if entry.group in seen else entry.size), number + 1
+            seen |= {entry.group} - {0}
+    return found
 
 
 def _roots(file: str, key: str) -> list[str]:

@@ -26,6 +26,7 @@ from .swap import Record, Swap
 _OURS = re.compile(r"\.openmemory-(restore|stack(-[A-Za-z0-9_.-]+)?)-[0-9]{8}t[0-9]{6}-[0-9a-f]{6}")
 _CONTENTS = re.compile(r"new|old|meta|stray-[0-9]+|\.new\.restoring")
 _FORMAT = 1
+_MISSED_S = 30 * 86400.0  # after its time is over, a disk that is away does not come back
 LEAST_KEPT_S = 86400.0  # of data that clients may have written to
 
 
@@ -164,7 +165,8 @@ def purge_expired(places: Places, now: float | None = None) -> list[str]:
     moment = time.time() if now is None else now
     said, left = [], []
     for entry in entries:
-        if entry.is_away() or (entry.until > moment and os.path.lexists(entry.path)):
+        away = entry.until + _MISSED_S > moment and entry.is_away()
+        if away or (entry.until > moment and os.path.lexists(entry.path)):
             left.append(entry)
         elif not os.path.lexists(entry.path):
             said.append(f"the old data of {entry.swap.volume} in {entry.path} was removed by somebody else")

@@ -110,7 +110,7 @@ def make_plan(
         refuse_foreign(target, request.project)
     containers = inspect_users(engine, request.project, targets)
     if request.path:
-        _check_path(request, targets[0])
+        _check_path(request, targets[0], state)
     _refuse_overwriting(request, targets)
     plan = RestorePlan(
         request, snapshot, manifest, targets, containers, crew_of(engine, request.project, targets, containers)
@@ -157,7 +157,7 @@ def crew_of(engine: Engine, project: str, targets: Sequence[Target], containers:
     return Crew(engine, project, chosen)
 
 
-def _check_path(request: RestoreRequest, target: Target) -> None:
+def _check_path(request: RestoreRequest, target: Target, state: State) -> None:
     if not target.exists or not os.path.isdir(target.path):
         raise StackError(f"path restores into a volume that is there, and {target.name} is not; leave out path.")
     path = str(request.path)
@@ -171,9 +171,19 @@ def _check_path(request: RestoreRequest, target: Target) -> None:
                 f"path is {path}, and the volume {target.name} has no directory {inside} now; restore {inside} "
                 "as a whole."
             )
-        if os.lstat(at).st_dev != os.lstat(target.path).st_dev:
-            raise StackError(f"path is {path}, and {at} is on another file system than the volume; restore it by hand.")
+        _refuse_mount(path, at, target, state)
+    goal = os.path.join(target.path, path)
+    if os.path.lexists(goal):
+        _refuse_mount(path, goal, target, state)
+        inside_it = state.mounts.below(goal)
+        if inside_it:
+            raise StackError(f"path is {path}, and {inside_it[0]} is mounted in it; unmount that first.")
     target.empty = not any(os.path.lexists(os.path.join(target.path, name)) for name in path_names(path))
+
+
+def _refuse_mount(path: str, place: str, target: Target, state: State) -> None:
+    if state.mounts.is_point(place) or os.lstat(place).st_dev != os.lstat(target.path).st_dev:
+        raise StackError(f"path is {path}, and {place} is on another file system than the volume; restore it by hand.")
 
 
 def path_names(path: str) -> list[str]:

@@ -21,6 +21,7 @@ from ..operation.places import Places, private_directory, require_local
 from ..operation.progress import Progress
 from ..operation.recover import recover
 from ..repository.repository import Repository
+from ..stores import sqlite
 from . import fetch, kept
 from .exchange import Exchange, not_foreseen, take_back
 from .plan import RestorePlan, make_plan, path_names
@@ -230,7 +231,10 @@ class _Restore:
         base = Swap(target.name, target.key, target.path, beside, created=made)
         if self.request.path:
             moves = []
-            for name in path_names(self.request.path):
+            names = path_names(self.request.path)
+            if not self._is_database(target, new):
+                names = [name for name in names if name == self.request.path or name in self.names]
+            for name in names:
                 live, leaf = os.path.join(target.path, name), os.path.basename(name)
                 places = live, os.path.join(new, leaf), os.path.join(old, leaf)
                 moves.append(Move(*places, os.path.lexists(live), name in self.names))
@@ -239,3 +243,9 @@ class _Restore:
             moves = in_root_moves(target.path, new, old)
             return replace(base, moves=moves, before=Root.read(target.path), after=Root.read(new))
         return replace(base, moves=[Move(target.path, new, old, os.path.lexists(target.path), True)])
+
+    def _is_database(self, target: Target, new: str) -> bool:
+        """Whether a single path is one of SQLite, now or as it comes: nothing else has side files."""
+        path = str(self.request.path)
+        files = os.path.join(target.path, path), os.path.join(new, os.path.basename(path))
+        return any(sqlite.starts_with(file, sqlite.MAGIC) for file in files)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..capture.plan import place_of, reaches, touches, volume_key
+from ..capture.plan import place_of, reaches, volume_key
 from ..engine import ACTIVE, Engine
 from ..errors import StackError
 from ..filesystem import covers
@@ -220,10 +220,10 @@ def _refuse_nested(target: Target, state: State) -> None:
     for other, volume in sorted(state.volumes.items()):
         place = place_of(volume) if other != target.name else None
         real = state.real(place) if place else target.path
-        if real != target.path and touches(real, target.path, state):
+        if real != target.path and covers(target.path, real):
             raise StackError(
-                f"The volumes {target.name} ({target.path}) and {other} ({real}) lie in each other, so one cannot be "
-                "replaced without the other; give each a directory of its own, or restore single paths."
+                f"The volume {other} ({real}) lies inside the volume {target.name} ({target.path}), which cannot be "
+                "replaced without it; give each a directory of its own, or restore single paths."
             )
 
 

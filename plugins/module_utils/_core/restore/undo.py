@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from ..engine import ACTIVE, Engine
 from ..errors import NotFoundError, StackError
@@ -16,7 +18,7 @@ from ..operation.journal import Journal
 from ..operation.places import Places
 from ..sizes import is_empty
 from ..volumes import PROJECT_LABEL
-from .crew import stop_if_active
+from .crew import Crew, stop_if_active
 from .kept import holds_data, is_ours, keep_taken_out, remember, supersede
 from .swap import Record, Swap
 
@@ -54,8 +56,12 @@ def take_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
     if record.stage == SWAPPING:
         _refuse_away(record)
         stopped = [container["id"] for container in journal.data.get("stopped") or []]
+        anew = _made_since(engine, journal, record, stopped)
         stop_if_active(engine, stopped)  # they may run on the new data by now
-        _stop_others(engine, journal, record)
+        if anew is not None:
+            more = [{"id": identity, "name": anew.name(identity)} for identity in anew.ids]
+            journal.note("stopped", [*(journal.data.get("stopped") or []), *more])
+            stop_if_active(engine, anew.ids)
         if any(swap.lived() for swap in record.swaps):  # all of them then: the stores belong together
             record.lived = [swap.beside for swap in record.swaps]
         journal.note(KEY, record.as_json())  # before the first rename: afterwards the disk does not tell
@@ -96,27 +102,32 @@ def _refuse_away(record: Record) -> None:
             )
 
 
-def _stop_others(engine: Engine, journal: Journal, record: Record) -> None:
-    """Containers that were made anew since run on the new data, too; they are started again with those of then."""
-    from ..state import State  # late, as the next: most runs find nothing to take back
-    from .crew import Crew
+def _made_since(engine: Engine, journal: Journal, record: Record, known: Sequence[str]) -> Crew | None:
+    """Containers of the project that were made anew since run on the new data, too; None where there are none.
+
+    Raises StackError for one that is not of the project and can write to it; who only reads loses nothing.
+    """
+    from ..capture.plan import writers  # late, as the next: most runs find nothing to take back
+    from ..state import State, container_name
     from .targets import users_of
 
     project, state = str(journal.data["project"]), State(engine)
-    using = {user["Id"]: swap.volume for swap in record.swaps for user in users_of(swap.volume, swap.root, state)}
-    active = {user["Id"] for user in state.containers if user["State"] in ACTIVE} & using.keys()
-    found = {identity: engine.inspect_container(identity) for identity in active if engine.is_active(identity)}
-    for identity, about in found.items():
-        if (about["Config"].get("Labels") or {}).get(PROJECT_LABEL) != project:
-            raise StackError(
-                f"The container {about['Name'].lstrip('/')} uses the volume {using[identity]}, in which a restore has "
-                "to be taken back; stop it, then run openmemory-stack recover."
-            )
-    if found:
-        crew = Crew(engine, project, found)
-        more = [{"id": identity, "name": crew.name(identity)} for identity in crew.ids]
-        journal.note("stopped", [*(journal.data.get("stopped") or []), *more])
-        stop_if_active(engine, crew.ids)
+    found: dict[str, dict[str, Any]] = {}
+    for swap in record.swaps:
+        writing = {container["Id"] for container in writers(state, swap.volume, swap.root)}
+        for user in users_of(swap.volume, swap.root, state):
+            identity, own = user["Id"], (user.get("Labels") or {}).get(PROJECT_LABEL) == project
+            if identity in {*known, *found} or user["State"] not in ACTIVE or not (own or identity in writing):
+                continue
+            if not engine.is_active(identity):
+                continue
+            if not own:
+                raise StackError(
+                    f"The container {container_name(user)} uses the volume {swap.volume}, in which a restore has to be "
+                    "taken back; stop it, then run openmemory-stack recover."
+                )
+            found[identity] = engine.inspect_container(identity)
+    return Crew(engine, project, found) if found else None
 
 
 def finish(journal: Journal, record: Record) -> list[str]:
