@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,19 @@ def test_two_run_at_a_time_then_one_on_the_hosts_and_one_on_their_twins_and_one_
 def test_two_of_the_hosts_follow_each_other(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates, "phases", lambda: [meet(logs, name, "", gates.HOSTS) for name in ("one", "other")])
     assert gates.main([]) == 0
+
+
+def test_those_that_wait_for_each_other_are_not_begun_together(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [
+        replace(meet(logs, "one", "third", gates.SHARED, 3.0), row=1),
+        replace(meet(logs, "other", "", gates.SHARED), row=1),
+        meet(logs, "third", "one", gates.SHARED),
+    ]
+    monkeypatch.setattr(gates, "phases", lambda: steps)
+    assert gates.main([]) == 0
+    monkeypatch.undo()
+    known = {one.name.partition(":")[2] for one in gates.phases() if one.row is not None}
+    assert known == {name for row in gates.ONE_AT_A_TIME for name in row}
 
 
 def test_only_scenarios_on_the_twins_read_the_inventory_of_those() -> None:
