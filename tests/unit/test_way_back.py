@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
@@ -173,5 +172,4 @@ def test_names_that_are_no_utf8_are_written_and_read(places: Places, tmp_path: P
     kept.remember(places, record_of(places, swap, until=9e9))
     (entry,) = kept.load(places)
     assert entry.path == swap.beside
-    found: Any = os.fsencode(entry.path)
-    assert b"\xff" in found
+    assert b"\xff" in os.fsencode(entry.path)

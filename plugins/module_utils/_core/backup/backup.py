@@ -172,7 +172,7 @@ class _Backup:
             progress.phase("commit", sum(report.bytes_total for report in captured.reports.values()))
             commit = self._commit(plan, staging, captured)
         removed = [] if request.copies else self._retain(commit)
-        KnownPacks(self.repository).keep()
+        KnownPacks(self.repository.restic).keep()
         if request.staging == "discard":
             self._discard(plan, staging)
         if self.journal.data.get("operation") == "backup":
@@ -195,7 +195,7 @@ class _Backup:
     def _have_repository(self) -> bool:
         """Whether it was made just now: then restic has proven already that the password is right."""
         if self.repository.exists():
-            KnownPacks(self.repository).refuse_lost()
+            KnownPacks(self.repository.restic).refuse_lost(self.repository.check)
             return False
         if not self.request.init:
             from .prediction import no_repository  # late, as above

@@ -43,7 +43,7 @@ def like_the_last(
             return None
         if not repository.exists():  # asked of a local one only: a far one answers after a second
             return None
-        if KnownPacks(repository).lost():  # what has to be checked then is kept out by a commit
+        if KnownPacks(repository.restic).lost():  # what has to be checked then is kept out by a commit
             return None
         staging.announce()
         if not os.path.isdir(staging.volumes) or os.path.lexists(staging.export):

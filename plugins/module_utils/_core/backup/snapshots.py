@@ -15,7 +15,6 @@ from typing import Any
 from ..errors import StackError
 from ..operation.places import Places
 from ..repository.kept_manifests import forget_manifests, manifest_of
-from ..repository.known_packs import KnownPacks
 from ..repository.repository import Repository
 from ..repository.retention import Keep, to_remove
 from ..repository.snapshot import Snapshot, of_the_future, own_regular, whole_first
@@ -88,11 +87,7 @@ def retain(
     if warnings is not None:
         warnings += warnings_of(repository, own)
     going = to_remove(own, keep, datetime.now(timezone.utc))
-    packs = KnownPacks(repository)
-    are_whole = not packs.lost()
     repository.forget([each.id for each in going], prune=prune)
-    if are_whole:  # what is gone now was not needed any more
-        packs.keep_anew()
     forget_manifests(places, [each.id for each in going])
     return going
 

@@ -21,7 +21,6 @@ KNOWN = ("ext4", "xfs", "btrfs")
 EACH = ("ext4", "xfs")
 """Those on which flushing one file does the same for it; btrfs may leave compressed pages to a thread of its own."""
 
-
 MARGIN_S = 2.0
 VMSTAT = "/proc/vmstat"
 FICLONE, FICLONERANGE = 0x40049409, 0x4020940D  # linux/fs.h

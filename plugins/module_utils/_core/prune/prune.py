@@ -15,7 +15,6 @@ from typing import Any
 
 from ..errors import StackError
 from ..operation.places import STATE_DIR
-from ..repository.known_packs import KnownPacks
 from ..repository.repository import Repository
 from ..repository.restic import Restic, refuse_password
 from ..repository.retention import Keep, earlier
@@ -89,11 +88,7 @@ def run(request: PruneRequest, check_mode: bool = False, now: datetime | None = 
                 "it; see which snapshots are whole, and use another copy of the repository where there is one."
             )
     arrivals.write(now)  # before anything goes: a run that dies must not make all the rest arrive anew
-    packs = KnownPacks(repository)
-    are_whole = not packs.lost()
     repository.forget([each.id for each in going], prune=True)
-    if are_whole:
-        packs.keep_anew()
     return result
 
 

@@ -11,14 +11,14 @@ what the lost ones held.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from ..errors import StackError
 from ..operation.durable_json import read_json, write_json
 from .failures import DamagedError, LockedError
-from .known_snapshots import digest_of
-from .repository import Repository
+from .known_snapshots import known_file
+from .restic import Restic
 
 _FORMAT = 1
 _DIGITS = 16  # of the 64 of a name: enough to tell them apart
@@ -27,21 +27,21 @@ _DIGITS = 16  # of the 64 of a name: enough to tell them apart
 class KnownPacks:
     """Names are kept in restic's cache directory of this host; without one, or of a remote one, nothing is known."""
 
-    def __init__(self, repository: Repository):
-        self._repository = repository
-        self._local = repository.restic.local_path
+    def __init__(self, restic: Restic):
+        self._local = restic.local_path
+        self._path = known_file(self._local, restic.cache_dir, "packs")
 
-    def refuse_lost(self) -> None:
+    def refuse_lost(self, check: Callable[[], list[str]]) -> None:
         """Raise StackError where files are gone and restic misses them; another host may have pruned rightly.
 
-        Costs a listing of the directory, and restic's check only where one is gone. Others at work in the repository
-        keep that out; the next run asks again.
+        Costs a listing of the directory, and check, which is the repository's, only where one is gone. Others at work
+        in the repository keep that out; the next run asks again.
         """
         lost = self.lost()
         if not lost:
             return
         try:
-            problems = self._repository.check()
+            problems = check()
         except LockedError:
             return
         except DamagedError:  # it is what restic needed for the check itself
@@ -57,11 +57,10 @@ class KnownPacks:
 
     def lost(self) -> list[str]:
         """The beginnings of the names of those that are gone since keep()."""
-        path = self._path()
-        if path is None:
+        if self._path is None:
             return []
         with suppress(OSError, StackError, LookupError, TypeError):
-            found = read_json(path)
+            found = read_json(self._path)
             if found and found["format"] == _FORMAT:
                 return sorted(set(found["packs"]) - set(self._present()))
         return []
@@ -76,24 +75,14 @@ class KnownPacks:
 
         What cannot be written only costs the knowledge.
         """
-        path = self._path()
-        if path is None:
+        if self._path is None:
             return
         with suppress(OSError, StackError):
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            write_json(path, {"format": _FORMAT, "packs": sorted(self._present())}, durable=False)
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            write_json(self._path, {"format": _FORMAT, "packs": sorted(self._present())}, durable=False)
 
     def _present(self) -> Iterator[str]:
         data = os.path.join(str(self._local), "data")
         for directory in os.listdir(data):
             with suppress(NotADirectoryError):
                 yield from (name[:_DIGITS] for name in os.listdir(os.path.join(data, directory)))
-
-    def _path(self) -> str | None:
-        """Named by the repository's own configuration, which differs in every one, also at the same place."""
-        cache = self._repository.restic.cache_dir
-        if self._local is None or cache is None:
-            return None
-        with suppress(OSError):
-            return os.path.join(cache, "packs", f"{digest_of(os.path.join(self._local, 'config'))}.json")
-        return None

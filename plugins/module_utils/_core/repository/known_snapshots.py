@@ -79,16 +79,22 @@ class KnownSnapshots:
         return os.listdir(os.path.join(str(self._repository), "snapshots"))
 
     def _path(self) -> str | None:
-        """Named by the repository's own configuration, which differs in every one, also at the same place."""
-        if self._repository is None or self._cache_dir is None:
-            return None
-        with suppress(OSError):
-            own = digest_of(os.path.join(self._repository, "config"))
-            return os.path.join(self._cache_dir, "snapshots", f"{own}.json")
-        return None
+        return known_file(self._repository, self._cache_dir, "snapshots")
 
     def _is_whole(self, name: str) -> bool:
-        return self._repository is not None and digest_of(os.path.join(self._repository, "snapshots", name)) == name
+        return self._repository is not None and _digest(os.path.join(self._repository, "snapshots", name)) == name
+
+
+def known_file(repository: str | None, cache_dir: str | None, kind: str) -> str | None:
+    """Where to keep what is known of a local repository; None without one, or without a cache directory.
+
+    Named by the repository's own configuration, which differs in every one, also at the same place.
+    """
+    if repository is None or cache_dir is None:
+        return None
+    with suppress(OSError):
+        return os.path.join(cache_dir, kind, f"{_digest(os.path.join(repository, 'config'))}.json")
+    return None
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -114,7 +120,6 @@ def _write(path: str, snapshots: Mapping[str, Any]) -> None:
         raise
 
 
-def digest_of(path: str) -> str:
-    """SHA-256 of a file, in hex; raises OSError."""
+def _digest(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()

@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import StackError
 from .choosing import choose, moment_of
 from .failures import LockedError, NoRepositoryError
+from .known_packs import KnownPacks
 from .known_snapshots import KnownSnapshots
 from .manifest import Manifest
 from .restic import EXIT_INCOMPLETE, Output, Restic, as_message
@@ -258,10 +259,14 @@ class Repository(Restoring):
         out).
         """
         if ids:
+            packs = KnownPacks(self.restic)
+            are_whole = prune and not packs.lost()
             extra = ["--prune"] if prune else []
             output = self.restic.call("forget", *extra, *ids, doing="remove snapshots")
             if any(_NOT_REMOVED.search(line) for line in output.errors):  # newer restic ends well all the same
                 raise self.restic.failure(output, "remove snapshots")
+            if are_whole:  # what is gone now was not needed any more
+                packs.keep_anew()
 
     def check(self, read_data: bool | str = False) -> list[str]:
         """What is wrong in the repository, a line each; [] where nothing is. read_data: True reads all data again, a

@@ -107,7 +107,7 @@ def _kept_by_policy(newest_first: Sequence[Snapshot], keep: Keep) -> list[Snapsh
     kept = []
     left = {name: getattr(keep, name) for name, bucket in _BUCKETS}
     last: dict[str, object] = {}
-    young = _young(newest_first, keep.within) if keep.within else set()
+    young = _young(newest_first, keep.within) if keep.within and newest_first else set()
     for number, each in enumerate(newest_first):
         wanted = each.id in young
         for name, bucket in _BUCKETS:
@@ -129,13 +129,11 @@ def _young(newest_first: Sequence[Snapshot], within: str) -> set[str]:
 
     Else the backups after a long one, or that of a night with a clock that is ahead, would empty the history.
     """
-    found: set[str] = set()
-    for number, each in enumerate(newest_first):
-        if not number:
-            left = span = each.time - earlier(each.time, within)
-        else:
-            gap = newest_first[number - 1].time - each.time
-            left -= gap if gap < span else timedelta(0)
+    left = span = newest_first[0].time - earlier(newest_first[0].time, within)
+    found = {newest_first[0].id}
+    for newer, each in zip(newest_first, newest_first[1:]):
+        gap = newer.time - each.time
+        left -= gap if gap < span else timedelta(0)
         if left <= timedelta(0):
             break
         found.add(each.id)
