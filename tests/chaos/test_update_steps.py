@@ -20,7 +20,7 @@ import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
-from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import THROWAWAY, recover
 from ansible_collections.openmemory.stack.plugins.module_utils._core.proof import ask, census, trial
 from ansible_collections.openmemory.stack.plugins.module_utils._core.update import update
 from update_stack import PROJECT, Updated, alone
@@ -58,6 +58,10 @@ class Stepping(Updated):
     def points(self) -> Any:
         return census.count_qdrant(self.server)["collections"]
 
+    def throwaways(self) -> Any:
+        """Its own: other tests have theirs on the same engine."""
+        return self.client.containers(all=True, filters={"label": f"{THROWAWAY}={PROJECT}"})
+
 
 @pytest.fixture(scope="module")
 def references() -> Iterator[None]:
@@ -90,7 +94,7 @@ def test_two_steps_in_one_update_and_all_points(home: Stepping) -> None:
     assert result["services"]["q"]["steps"] == [f"{IMAGE}:v1.21.0"]
     assert (home.running(), home.points()) == (NEW, {"c": POINTS})
     assert "step v1.21.0" in result["timings"]
-    assert not home.client.containers(all=True, filters={"label": "openmemory.stack.throwaway"})
+    assert not home.throwaways()
 
 
 def test_without_the_step_the_server_does_not_start_and_the_old_one_runs_again(
@@ -140,6 +144,6 @@ def test_killed_in_a_step_the_old_version_has_its_data_back(home: Stepping) -> N
         assert time.monotonic() < end + 20
         time.sleep(0.2)
     assert (home.running(), home.points()) == (OLD, {"c": POINTS})
-    assert not home.client.containers(all=True, filters={"label": "openmemory.stack.throwaway"})
+    assert not home.throwaways()
     time.sleep(0.3)  # the watcher's last words
     assert recover(home.engine, home.places) == []

@@ -1,9 +1,9 @@
 """Runs the project's gates and tests in phases and says how long each took: run.py [PHASE …], all phases without one.
 
-Those that need an engine run two at a time, as soon as the lab is up; those that deploy whole stacks on its hosts
-follow, one on the hosts and one on their twins at a time. All others run beside them in a lane of their own, at a low
-priority: they use what those leave of the machine. The lab goes down at the end only if it came up here. After the
-first failing phase none begins, and the output of every phase is in build/test/PHASE.log.
+Four at a time, each lane with a kind of its own that it prefers: those that need no engine, at a low priority; those
+that need one; those that deploy whole stacks on the lab's hosts, one at a time; and those on the twins of these. A
+lane that has none of its own left helps another. The lab goes down at the end only if it came up here. After the first
+failing phase none begins, and the output of every phase is in build/test/PHASE.log.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ TYPED = ("plugins/module_utils/_core", "molecule/lab", "tests/gates", "tests/ben
 LIMIT_S = 4500  # CI ends a run after 90 minutes without saying where it was; stop before that and say it
 TAIL_LINES = 120
 SHORT_TAIL_LINES = 40
-LANES = 2
 LOW = ("nice", "-n", "10")
 BESIDE, SHARED, HOSTS, TWINS = "beside", "shared", "hosts", "twins"
+# What each lane prefers, and then takes; most of them only wait, so that two cores have enough for four.
+LANES = ((BESIDE, SHARED, HOSTS, TWINS), (SHARED, TWINS, HOSTS), (HOSTS, SHARED, TWINS), (TWINS, SHARED, HOSTS))
 # Scenarios that run on the twins of the hosts, beside one on the hosts themselves: about half of them, by time.
-ON_TWINS = ("backup", "convert", "purge", "repositories", "restore", "restore_host", "stack_own_compose")
+ON_TWINS = (
+    "backup", "convert", "purge", "repositories", "restore", "restore_host", "stack_managed", "stack_own_compose"
+)  # fmt: skip
 # Tests in tests/chaos of repositories and of files: no container is involved.
 WITHOUT_ENGINE = (
     "append_only",
@@ -47,11 +50,12 @@ WITHOUT_ENGINE = (
 ONE_AT_A_TIME = (
     (
         "backup_faults", "command_kills", "convert", "convert_kills", "handover", "head_start", "purge", "random_kills",
-        "reflink", "restore", "restore_disk_full", "restore_faults", "restore_kills", "short_lived", "update",
-        "update_kills",
+        "reflink", "restore", "restore_disk_full", "restore_faults", "restore_kills", "short_lived",
     ),
     ("dockerd_killed", "migrate", "whole_kills"),
+    ("update", "update_kills", "update_steps"),
 )  # fmt: skip
+ON_HOSTS = 1  # the row of those that kill the engines of the lab's hosts, or run on both; no scenario meanwhile
 
 
 @dataclass(frozen=True)
@@ -123,12 +127,12 @@ def phases() -> list[Phase]:
             for name in (found if wanted == "all" else [wanted])
         ),
         Phase("infra_repo", (*PYTEST, "tests/gates/test_infra_repo.py"), HOSTS),
-        Phase("integration", (*PYTEST, "tests/integration"), SHARED),
         *(
             Phase(f"chaos:{name}", (*PYTEST, f"tests/chaos/test_{name}.py"), SHARED, row=_row(name))
             for name in sorted((path.stem[5:] for path in ROOT.glob("tests/chaos/test_*.py")), key=_longest_first)
             if name not in WITHOUT_ENGINE
         ),
+        Phase("integration", (*PYTEST, "tests/integration"), SHARED),
         _asked_for("soak", *PYTEST, "-rP", "tests/chaos/test_under_load.py", "tests/chaos/test_random_kills.py"),
         _asked_for("bench", PYTHON, "tests/bench/converge.py"),
         _asked_for("bench-backup", PYTHON, "tests/bench/backup.py"),
@@ -138,9 +142,9 @@ def phases() -> list[Phase]:
     ]
 
 
-def _longest_first(name: str) -> tuple[bool, bool, str]:
-    """The test under load takes longest, and then the first row of those that wait for each other."""
-    return name != "under_load", _row(name) != 0, name
+def _longest_first(name: str) -> tuple[bool, bool, bool, str]:
+    """What scenarios wait for comes first; then the longest row, and the test under load, which takes longest."""
+    return _row(name) != ON_HOSTS, _row(name) != 0, name != "under_load", name
 
 
 def _row(name: str) -> int | None:
@@ -220,9 +224,7 @@ def chosen(names: list[str]) -> list[Phase]:
 
 
 class Lanes:
-    """Runs phases in their order until one fails: one beside all others, LANES that share the engine, and after those
-    one on the hosts and one on their twins.
-    """
+    """Runs phases until one fails: in every lane the first that may begin, of the kind that this lane prefers."""
 
     def __init__(self, run: Run, todo: Sequence[Phase]):
         self._run = run
@@ -233,8 +235,7 @@ class Lanes:
 
     def work(self) -> None:
         """Do all of it."""
-        places = [(BESIDE,), *[(SHARED, HOSTS, TWINS)] * LANES]
-        lanes = [threading.Thread(target=self._lane, args=(where,)) for where in places]
+        lanes = [threading.Thread(target=self._lane, args=(places,)) for places in LANES]
         for lane in lanes:
             lane.start()
         for lane in lanes:
@@ -264,8 +265,8 @@ class Lanes:
             return False
         if phase.where in (BESIDE, SHARED):
             return phase.row is None or all(one.row != phase.row for one in self._busy)
-        shared = any(one.where == SHARED for one in (*self._busy, *self._pending))
-        return not shared and all(one.where != phase.where for one in self._busy)
+        killed = phase.where == HOSTS and any(one.row == ON_HOSTS for one in (*self._busy, *self._pending))
+        return not killed and all(one.where != phase.where for one in self._busy)
 
 
 def summary(run: Run) -> None:
