@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.convert import convert
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import read_last
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
@@ -65,15 +68,31 @@ def test_killed_when_all_is_proven_it_is_finished(home: Stack) -> None:
     assert recover(home.engine, home.places) == []
 
 
+def unwatched(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Watcher, "_watch", lambda *_: None)
+    at_phase("start", 0.0)(patch)
+
+
 def test_killed_with_its_watcher_the_next_run_undoes_it(home: Stack) -> None:
     before = home.trees()
-
-    def arm(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(Watcher, "_watch", lambda *_: None)
-        at_phase("start", 0.0)(patch)
-
-    kill(home, arm)
+    kill(home, unwatched)
     assert os.path.exists(home.places.journal)
     assert home.running() != BOTH
     assert run(home)["actions"]
+    assert (home.running(), home.trees()) == (BOTH, before)
+
+
+def test_nothing_is_taken_back_while_a_disk_is_away(home: Stack) -> None:
+    """The old data on it would not come back, and the containers would run on an empty place."""
+    before = home.trees()
+    kill(home, unwatched)
+    running, places = home.running(), json.loads(Path(home.places.journal).read_text())["convert"]["beside"]
+    assert len(places) == 6  # of each volume the old place and the new one
+    for beside in places:
+        os.rename(beside, f"{beside}.away")
+        with pytest.raises(StackError, match=r"The conversion has to be taken back, and .* is not there; mount its"):
+            recover(home.engine, home.places)
+        assert home.running() == running
+        os.rename(f"{beside}.away", beside)
+    recover(home.engine, home.places)
     assert (home.running(), home.trees()) == (BOTH, before)

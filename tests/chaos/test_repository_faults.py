@@ -355,9 +355,9 @@ def test_a_lock_of_a_living_process(case: Case) -> None:
     repository = case.repository()
     holder = case.hold()
     try:
-        with fails("is locked by the living process", str(holder.pid), "since 20", kind=LockedError):
+        with fails("is locked by the living process", str(holder.pid), "since 20", " UTC, so", kind=LockedError):
             repository.forget([case.snapshot], prune=True)
-        with fails("is locked by the living process", str(holder.pid), kind=LockedError):
+        with fails("is locked by the living process", str(holder.pid), "since 20", " UTC: ", kind=LockedError):
             repository.unlock_stale()
         with fails("is locked by the living process", str(holder.pid), kind=LockedError):
             repository.check()  # which is no damage

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core import room
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
-from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back, kept, plan, restore, writeback
+from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back, kept, restore, writeback
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.safety import open_repository
 from restore_stack import LABELS, PROJECT, VOLUMES, Stack, tree
 
@@ -142,7 +143,7 @@ def test_a_database_in_a_volume_of_files_comes_without_stale_files_too(
     (root / "history.db-wal").write_bytes(b"stale")
     asked: dict[str, Any] = {"snapshot": made, "volumes": ["data"], "path": "sub/history.db"}
     with monkeypatch.context() as full:
-        full.setattr(plan, "free_and_total", lambda _place: (4096, 1 << 30))
+        full.setattr(room, "free_and_total", lambda _place: (4096, 1 << 30))
         live = stack.trees()
         with pytest.raises(StackError, match=r"12 KiB are needed .* 8 KiB are missing; make room"):
             stack.restore(**asked)

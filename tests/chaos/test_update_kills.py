@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +124,20 @@ def test_a_death_in_the_way_back_is_gone_on_with(home: Updated, monkeypatch: pyt
     recover(home.engine, home.places)
     assert (home.running(), home.trees()) == (BOTH, before)
     assert {entry.swap.key for entry in kept.load(home.places)} == {"data", "place", "disk"}
+
+
+def test_nothing_is_taken_back_while_a_disk_is_away(home: Updated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its copy of before would look as if it had been swapped in, and the others would go back without it."""
+    before = home.trees()
+    die(home, "new ones run", monkeypatch, NEW)
+    for beside in json.loads(Path(home.places.journal).read_text())["update"]["beside"]:
+        os.rename(beside, f"{beside}.away")
+        with pytest.raises(StackError, match=r"The update has to be taken back, and .* is not there; mount its disk"):
+            recover(home.engine, home.places)
+        assert home.running() == NEW
+        os.rename(f"{beside}.away", beside)
+    recover(home.engine, home.places)
+    assert (home.running(), home.trees()) == (BOTH, before)
 
 
 def interrupted(_project: Project) -> None:

@@ -179,7 +179,7 @@ SAID: list[tuple[str, str]] = [
     (
         "unable to create lock in backend: repository is already locked exclusively by PID 31 on vm by root (UID 0)\n"
         "lock was created at 2026-11-25 02:46:06 (5.06s ago)",
-        "is locked by the living process 31 on the host vm since 2026-11-25 02:46:06",
+        "is locked by the living process 31 on the host vm since 2026-11-25 02:46:06 UTC",
     ),
 ]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core import room
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.filesystem import Mount, MountTable
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.manifest import Manifest
@@ -337,7 +338,7 @@ def test_a_login_that_nobody_tries_is_said(
 
 
 def test_how_much_room_is_missing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "free_and_total", lambda path: (1 << 20, 1 << 40))
+    monkeypatch.setattr(room, "free_and_total", lambda path: (1 << 20, 1 << 40))
     repository = OneSnapshot(qdrant_storage={"size_bytes": 5 << 20})
     with pytest.raises(StackError, match=r"5 MiB are needed .* 1 MiB are free, 4 MiB are missing"):
         plan_of(host, repository, volumes=Q)

@@ -83,18 +83,26 @@ sys.exit(sorted(seen) != sorted({others.split()!r}) and f"{name} met {{seen}}")
     return phase(name, code, where)
 
 
-def test_two_run_at_a_time_then_one_on_the_hosts_and_one_on_their_twins_and_one_beside_all(
-    logs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_of_each_kind_at_a_time_and_a_lane_without_any_helps(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [
-        meet(logs, "twin", "host beside", gates.TWINS),
-        meet(logs, "host", "twin beside", gates.HOSTS),
-        meet(logs, "one", "other beside", gates.SHARED),
-        meet(logs, "other", "one beside", gates.SHARED),
         meet(logs, "beside", "one other host twin", gates.BESIDE, 4.0),
+        meet(logs, "one", "other host twin beside", gates.SHARED, 4.0),
+        meet(logs, "other", "one host beside", gates.SHARED),
+        meet(logs, "host", "one other twin beside", gates.HOSTS, 4.0),
+        meet(logs, "twin", "one host beside", gates.TWINS),
     ]
     monkeypatch.setattr(gates, "phases", lambda: steps)
     assert gates.main([]) == 0
+
+
+def test_nothing_is_on_the_hosts_while_their_engines_are_killed(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [
+        meet(logs, "host", "", gates.HOSTS),
+        *(replace(meet(logs, name, "", gates.SHARED), row=gates.ON_HOSTS) for name in ("one", "other")),
+    ]
+    monkeypatch.setattr(gates, "phases", lambda: steps)
+    assert gates.main([]) == 0
+    assert "dockerd_killed" in gates.ONE_AT_A_TIME[gates.ON_HOSTS]
 
 
 def test_two_of_the_hosts_follow_each_other(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,8 +112,8 @@ def test_two_of_the_hosts_follow_each_other(logs: Path, monkeypatch: pytest.Monk
 
 def test_those_that_wait_for_each_other_are_not_begun_together(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [
-        replace(meet(logs, "one", "third", gates.SHARED, 3.0), row=1),
-        replace(meet(logs, "other", "", gates.SHARED), row=1),
+        replace(meet(logs, "one", "third", gates.SHARED, 3.0), row=0),
+        replace(meet(logs, "other", "", gates.SHARED), row=0),
         meet(logs, "third", "one", gates.SHARED),
     ]
     monkeypatch.setattr(gates, "phases", lambda: steps)

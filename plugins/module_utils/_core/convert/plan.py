@@ -22,8 +22,9 @@ from ..moving.rebuild import Recipe, recipe, shares
 from ..placement import find_misplaced
 from ..places import check_new, check_places
 from ..restore.crew import Crew
-from ..restore.plan import crew_of, inspect_users, require_room
+from ..restore.plan import crew_of, inspect_users
 from ..restore.targets import CONFIG_HASH_LABEL, Target, existing_target
+from ..room import require_room
 from ..sizes import measure
 from ..state import State, container_name
 from ..stores.registry import look

@@ -17,7 +17,7 @@ from ..operation.places import Places
 from ..restore import kept
 from ..restore.kept import LEAST_KEPT_S
 from ..restore.swap import Record as KeptRecord
-from ..restore.undo import discard, remove_tree, tidy
+from ..restore.undo import discard, refuse_away, remove_tree, tidy
 from .redefine import Record
 
 KEY = "convert"  # in the journal
@@ -42,9 +42,10 @@ def undo(engine: Engine, journal: Journal) -> list[str]:
         return finish(journal, record)
     said = []
     if record.stage in (SWAPPING, STARTED):
+        changes = record.changes()
+        refuse_away([swap for change in changes for swap in (change.out, change.into)], "conversion")
         recipes = [rebuild.Recipe.from_json(one) for one in record.recipes]
         said += [f"Removed the container {name}, to make it again." for name in rebuild.remove_others(engine, recipes)]
-        changes = record.changes()
         record.lived = record.lived or record.stage == STARTED or any(change.into.lived() for change in changes)
         journal.note(KEY, record.as_json())  # before the first rename: afterwards the disk does not tell
         for change in reversed(changes):

@@ -20,8 +20,8 @@ from ..errors import StackError
 from ..filesystem import existing_ancestor
 from ..proof.gate import version_problem, version_warning
 from ..restore.crew import Crew, service_of
-from ..restore.plan import require_room
 from ..restore.targets import Target, existing_target
+from ..room import require_room
 from ..selection import select
 from ..state import State, container_name
 from ..stores.container import Container

@@ -30,7 +30,7 @@ from ..repository.repairing import repair
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
 from ..restore.fetch import LISTING, VOLUMES
-from ..restore.plan import require_room
+from ..room import require_room
 from ..stores import neo4j, qdrant, sqlite
 from . import census, memories
 from .ask import LoginError

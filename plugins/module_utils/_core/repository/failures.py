@@ -196,7 +196,7 @@ def explain(failure: Failure) -> str:
         since = _SINCE.search(text)
         return (
             f"The repository {failure.where} is locked by the living process {lock['pid']} on the host {lock['host']}"
-            f"{f' since {since[1]}' if since else ''}, so restic could not {failure.doing}: wait until it has "
+            f"{f' since {since[1]} UTC' if since else ''}, so restic could not {failure.doing}: wait until it has "
             f"ended, then "
             "run it again."
         )

@@ -24,7 +24,7 @@ from .known_snapshots import KnownSnapshots
 from .manifest import Manifest
 from .restic import EXIT_INCOMPLETE, Output, Restic, as_message
 from .restoring import Restoring
-from .snapshot import OURS, Snapshot
+from .snapshot import OURS, Snapshot, parse_time
 
 _SHOWN_FILES = 5
 _UNREADABLE = re.compile(r"(?:could not load snapshot |failed to load snapshot )(\w+)")
@@ -181,7 +181,6 @@ class Repository(Restoring):
             allowed=(0, EXIT_INCOMPLETE),
             on_line=hear,
             on_start=on_start,
-            zone="UTC",  # restic takes --time as a local one, and local time has an hour that comes twice
         )
         short = str(summary.get("snapshot_id", ""))
         if output.code == EXIT_INCOMPLETE:
@@ -303,9 +302,10 @@ class Repository(Restoring):
         left = self._locks()
         for lock_id in left:
             found = self.restic.call("cat", "lock", "--no-lock", lock_id, doing="read a lock", unlock=False).json()
+            since = parse_time(found["time"]).astimezone(timezone.utc)
             raise LockedError(
                 f"The repository {self.restic.shown} is locked by the living process {found['pid']} on the host "
-                f"{found['hostname']} since {found['time'][:19].replace('T', ' ')}: wait until it has ended."
+                f"{found['hostname']} since {since:%Y-%m-%d %H:%M:%S} UTC: wait until it has ended."
             )
         return True
 

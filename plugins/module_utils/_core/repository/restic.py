@@ -170,6 +170,7 @@ class Restic:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RESTIC_")}
         own = {
             "LC_ALL": "C",
+            "TZ": "UTC",  # restic takes --time as a local one, and local time has an hour that comes twice
             "RESTIC_REPOSITORY": self._with_login(always=self.source is not None),
             "RESTIC_PASSWORD_FILE": self.password_file,
             "RESTIC_PROGRESS_FPS": "2",
@@ -206,21 +207,20 @@ class Restic:
         on_tick: Callable[[int], None] | None = None,
         on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
         unlock: bool = True,
-        zone: str | None = None,
     ) -> Output:
         """Run restic; StackError with one sentence unless its exit code is allowed.
 
         doing: for the sentence ("read the snapshots"). on_line: gets each line of standard output, which is then not
         kept. on_tick: gets the process id about once a second. on_start: gets each process of it. unlock: a lock that a
         dead process left is removed and the command is run again; a living one is waited for as long as lock_wait_s
-        says. zone: its time zone, if not that of this process.
+        says.
         """
         self.version()
         self._check_password_file()
         begun = time.monotonic()
         cleaned = not unlock
         while True:
-            output = self._run(arguments, cwd, on_line, on_tick, on_start, zone)
+            output = self._run(arguments, cwd, on_line, on_tick, on_start)
             locked = bool(output.code) and is_locked(output.errors)  # check says 1 for that and for damage
             if not output.gave_up and not locked and output.code in allowed:
                 return output
@@ -299,12 +299,11 @@ class Restic:
         on_line: Callable[[str], None] | None,
         on_tick: Callable[[int], None] | None,
         on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
-        zone: str | None = None,
     ) -> Output:
         with subprocess.Popen(
             self.arguments(*arguments),
             cwd=cwd,
-            env={**self.environ(), **({"TZ": zone} if zone else {})},
+            env=self.environ(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

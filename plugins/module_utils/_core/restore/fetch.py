@@ -20,7 +20,8 @@ from ..repository import listing
 from ..repository.repairing import repair
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
-from .plan import OVERHEAD, path_names, require_room
+from ..room import require_room
+from .plan import OVERHEAD, path_names
 from .targets import Target
 from .writeback import Writeback
 

@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..byte_sizes import show_bytes
 from ..engine import Engine
 from ..errors import StackError
-from ..filesystem import existing_ancestor, free_and_total
+from ..filesystem import existing_ancestor
 from ..operation.places import Places
 from ..proof.ask import neo4j_login
 from ..proof.gate import version_problem, version_warning
@@ -23,6 +22,7 @@ from ..repository.kept_manifests import manifest_of
 from ..repository.manifest import Manifest
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
+from ..room import require_room
 from ..state import State
 from ..stores import neo4j
 from ..stores.container import Container
@@ -272,13 +272,3 @@ def check_space(targets: Sequence[Target], path: str | None = None) -> None:
         place[device] = at
     for device, needed in wanted.items():
         require_room(place[device], needed)
-
-
-def require_room(place: str, needed: int) -> None:
-    """Raise StackError, naming how much is missing, unless needed bytes are free on the file system of place."""
-    free, _total = free_and_total(place)
-    if free is not None and free < needed:
-        raise StackError(
-            f"There is no room for a copy beside the live data: {show_bytes(needed)} are needed on the file system of "
-            f"{place}, {show_bytes(free)} are free, {show_bytes(needed - free)} are missing; make room."
-        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -54,7 +54,7 @@ def take_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
     """
     said = []
     if record.stage == SWAPPING:
-        _refuse_away(record)
+        refuse_away(record.swaps, "restore")
         stopped = [container["id"] for container in journal.data.get("stopped") or []]
         anew = _made_since(engine, journal, record, stopped)
         stop_if_active(engine, stopped)  # they may run on the new data by now
@@ -91,14 +91,18 @@ def take_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
     return said
 
 
-def _refuse_away(record: Record) -> None:
-    """What is not there looks as if it had been swapped in, and a part of the stores alone must not go back."""
-    for swap in record.swaps:
+def refuse_away(swaps: Iterable[Swap], operation: str) -> None:
+    """Raise StackError where a directory of ours is not there, before anything is taken back.
+
+    What is not there looks as if it had been swapped in, and a part of the stores alone must not go back. operation is
+    what is taken back, for people.
+    """
+    for swap in swaps:
         if not os.path.isdir(swap.beside):
             raise StackError(
-                f"A restore has to be taken back, and {swap.beside}, where the other data of the volume {swap.volume} "
-                "is, is not there; mount its disk, then run openmemory-stack recover. If it was removed on purpose, "
-                "make that directory again, empty."
+                f"The {operation} has to be taken back, and {swap.beside}, where the other data of the volume "
+                f"{swap.volume} is, is not there; mount its disk, then run openmemory-stack recover. If it was removed "
+                "on purpose, make that directory again, empty."
             )
 
 

@@ -10,9 +10,9 @@ import os
 import subprocess
 import time
 
-from ..byte_sizes import show_bytes
 from ..errors import StackError
-from ..filesystem import free_and_total, may_clone
+from ..filesystem import may_clone
+from ..room import require_room
 from ..sizes import measure
 
 _MEASURE_S = 60.0  # what is not measured by then is found out by the copy
@@ -45,9 +45,4 @@ def _require_room(source: str, place: str) -> None:
     needed = os.stat(source).st_blocks * 512
     if os.path.isdir(source):
         needed = measure(source, time.monotonic() + _MEASURE_S).allocated_bytes
-    free, _total = free_and_total(place)
-    if free is not None and free < needed:
-        raise StackError(
-            f"There is no room for a copy of {source}: {show_bytes(needed)} are needed on the file system of {place}, "
-            f"{show_bytes(free)} are free, {show_bytes(needed - free)} are missing; make room there."
-        )
+    require_room(place, needed, f"a copy of {source}")

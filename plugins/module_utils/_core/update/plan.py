@@ -20,8 +20,9 @@ from ..errors import StackError
 from ..moving.rebuild import Recipe, recipe
 from ..proof.volume_keys import stores_of
 from ..restore.crew import Crew, service_of
-from ..restore.plan import crew_of, inspect_users, require_room
+from ..restore.plan import crew_of, inspect_users
 from ..restore.targets import Target, existing_target, refuse_foreign
+from ..room import require_room
 from ..selection import select
 from ..sizes import measure
 from ..state import State

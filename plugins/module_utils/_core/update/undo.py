@@ -24,7 +24,7 @@ from ..restore.crew import stop_if_active
 from ..restore.kept import LEAST_KEPT_S
 from ..restore.swap import Record as KeptRecord
 from ..restore.swap import Swap
-from ..restore.undo import remove_tree
+from ..restore.undo import refuse_away, remove_tree
 from ..state import container_name
 from ..stores import sqlite
 from . import files, formats
@@ -74,6 +74,8 @@ def finish(journal: Journal, record: Record) -> list[str]:
 
 def _containers_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
     """No new container is left, files and data are those of before."""
+    if record.back is not False:
+        refuse_away(record.swaps, "update")
     said = [f"Removed the container {name}." for name in _remove_new(engine, journal, record)]
     recipes = [Recipe.from_json(one) for one in record.recipes]
     if record.back is None:
