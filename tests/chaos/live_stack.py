@@ -46,7 +46,7 @@ def images() -> dict[str, str]:
 class LiveStack:
     """One project. With places ({volume: host directory}) its volumes are path-backed, else Docker's own.
 
-    cpu_shares: its weight where others want the processor, too (Docker's default is 1024).
+    cpu_shares: its weight, once it is up, where others want the processor, too (Docker's default is 1024).
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class LiveStack:
         while not self._answers():
             assert time.monotonic() < end, self.compose("logs", "--tail", "30", check=False)
             time.sleep(0.5)
+        containers = self.compose("ps", "--quiet").split()
+        subprocess.run(["docker", "update", "--cpu-shares", str(self.cpu_shares), *containers], check=True)
 
     def down(self) -> None:
         """Remove containers, volumes and the data in host directories; also what a killed run left."""
@@ -153,8 +155,7 @@ class LiveStack:
     def _compose(self) -> dict[str, Any]:
         tags = images()
         services: dict[str, dict[str, Any]] = {
-            name: {"image": tag, "volumes": [], "stop_grace_period": "20s", "cpu_shares": self.cpu_shares}
-            for name, tag in tags.items()
+            name: {"image": tag, "volumes": [], "stop_grace_period": "20s"} for name, tag in tags.items()
         }
         for volume, (service, place) in MOUNTS.items():
             services[service]["volumes"].append(f"{volume}:{place}")

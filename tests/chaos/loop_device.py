@@ -29,6 +29,12 @@ def attach(image: Path) -> str:
     raise AssertionError("no loop device was free")
 
 
+def unmount(point: Path) -> None:
+    """Also where a container that starts has a copy of the mount for a moment."""
+    if subprocess.run(["umount", point], check=False).returncode:
+        subprocess.run(["umount", "--lazy", point], check=True)
+
+
 @contextmanager
 def mounted(image: Path, kind: str, megabytes: int = 400) -> Iterator[Path]:
     """A new file system of its own, in a file; gone at the end, whatever happened."""
@@ -43,8 +49,7 @@ def mounted(image: Path, kind: str, megabytes: int = 400) -> Iterator[Path]:
         try:
             yield point
         finally:
-            if subprocess.run(["umount", point], check=False).returncode:
-                subprocess.run(["umount", "--lazy", point], check=True)
+            unmount(point)
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)
         image.unlink()

@@ -31,7 +31,7 @@ REST_LOGIN = {"RESTIC_REST_USERNAME": "memory-1", "RESTIC_REST_PASSWORD": "rest/
 def free_ports(number: int) -> list[int]:
     """Ports below 22000: SeaweedFS wants the same plus 10000 for itself, too."""
     found: list[int] = []
-    for port in range(18100 + os.getpid() % 2000, 22000):
+    for port in range(18900 + os.getpid() % 1100, 22000):
         with suppress(OSError), socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", port))
             other.bind(("127.0.0.1", port + 10000))

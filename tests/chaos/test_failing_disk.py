@@ -20,7 +20,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.dur
     sync_filesystem,
 )
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
-from loop_device import attach
+from loop_device import attach, unmount
 
 ROOM = 12 << 20
 IMAGE = 64 << 20
@@ -44,11 +44,11 @@ def failing(tmp_path: Path) -> Iterator[Path]:
             try:
                 yield disk
             finally:
-                subprocess.run(["umount", disk], check=True)
+                unmount(disk)
         finally:
             subprocess.run(["losetup", "--detach", loop], check=True)
     finally:
-        subprocess.run(["umount", small], check=True)
+        unmount(small)
 
 
 def test_who_had_it_open_before_is_told_after_others_were(failing: Path) -> None:

@@ -19,7 +19,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.capture.pla
     refuse_others,
     volume_key,
 )
-from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import NotFoundError, StackError
 
 PROJECT = "om"
 LABELS = {"com.docker.compose.project": PROJECT}
@@ -323,3 +323,26 @@ def test_a_store_that_goes_on_writing_while_it_is_copied_makes_no_verified_snaps
     assert plan.torn == []
     assert "verified=quick" in tags_of(request, plan)
     assert make_plan(stack, PROJECT).torn == []
+
+
+def test_a_container_that_goes_while_the_plan_is_made(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job on one of the volumes has ended by the closer look; one on another volume is not looked at."""
+    asked = [{"name": "qdrant_storage"}]
+    expected = make_plan(stack, PROJECT, asked)
+    stack.add("elsewhere")
+    for volume in ("elsewhere", "om_qdrant_storage"):
+        job = stack.use({volume: "/data"}, name="job")
+        del stack.inspections[job["Id"]]
+        if volume == "elsewhere":
+            assert make_plan(stack, PROJECT, asked) == expected
+    with pytest.raises(NotFoundError):
+        make_plan(stack, PROJECT, asked)
+    real = stack.inspect_container
+
+    def looked_at(name: str) -> Any:
+        if name == job["Id"]:
+            stack.running = [one for one in stack.running if one["Id"] != name]  # gone, and so in no later list
+        return real(name)
+
+    monkeypatch.setattr(stack, "inspect_container", looked_at)
+    assert make_plan(stack, PROJECT, asked) == expected

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..afresh import afresh
 from ..engine import ACTIVE, Engine
 from ..errors import StackError
 from ..filesystem import covers
@@ -85,6 +86,7 @@ class CapturePlan:
         return [volume for volume in self.volumes if volume.quiesce == "none"]
 
 
+@afresh
 def make_plan(
     engine: Engine,
     project: str,
@@ -105,8 +107,8 @@ def make_plan(
         )
     state = State(engine)
     of_project = select(state.volumes, compose_project=project, users=state.users)
-    containers = _inspected(engine, state, project, of_project if asked is None else list(state.volumes))
     chosen = _chosen(state, project, of_project, asked)
+    containers = _inspected(engine, state, project, list(chosen))
     if asked is None:
         placed = {one.container for one in elsewhere.values()}
         refuse_project(project, state, chosen, {key: about for key, about in containers.items() if key not in placed})

@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..afresh import afresh
 from ..capture.plan import volume_key
 from ..capture.refusals import refuse_project
 from ..drift import find_drift
@@ -110,6 +111,7 @@ class ConvertPlan:
         return os.path.join(parent, f".openmemory-stack-{place.name}{'.new' if new else ''}-{operation}")
 
 
+@afresh
 def make_plan(request: ConvertRequest, engine: Engine) -> ConvertPlan | None:
     """Find what differs and check all of it. None where nothing does. Raises StackError; changes nothing."""
     state = State(engine)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..afresh import afresh
 from ..capture.plan import volume_key
 from ..engine import ACTIVE, Engine
 from ..errors import StackError
@@ -54,6 +55,7 @@ class ArrivalPlan:
     warnings: list[str] = field(default_factory=list)
 
 
+@afresh
 def make_plan(engine: Engine, project: str, name_map: Mapping[str, str], offer: Offer) -> ArrivalPlan:
     """Raises StackError with what stands in the way; changes nothing."""
     state = State(engine)

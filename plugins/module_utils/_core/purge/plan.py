@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..afresh import afresh
 from ..byte_sizes import show_bytes
 from ..capture.staging import staging_root
 from ..engine import Engine
@@ -94,6 +95,7 @@ class PurgePlan:
         return {"before": self.removed, "after": {name: [] for name in self.removed}}
 
 
+@afresh
 def make_plan(request: PurgeRequest, engine: Engine, places: Places, operation: str) -> PurgePlan:
     """Find all that goes, and refuse what must not. Raises StackError with what stands in the way; changes nothing."""
     retirement = read_retirement(places)

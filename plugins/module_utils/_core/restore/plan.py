@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..afresh import afresh
 from ..engine import Engine
 from ..errors import StackError
 from ..filesystem import existing_ancestor
@@ -87,6 +88,7 @@ class RestorePlan:
         return [self.containers[user["Id"]] for user in target.users if user["Id"] in self.containers]
 
 
+@afresh
 def make_plan(
     request: RestoreRequest,
     engine: Engine,

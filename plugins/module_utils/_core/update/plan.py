@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..afresh import afresh
 from ..capture.plan import touches, volume_key
 from ..capture.refusals import refuse_project
 from ..compose_containers import PROJECT_LABEL
@@ -90,6 +91,7 @@ class UpdatePlan:
         return found
 
 
+@afresh
 def make_plan(
     request: UpdateRequest, engine: Engine, config: Mapping[str, Any], ask_registry: bool = False
 ) -> UpdatePlan:
