@@ -125,6 +125,7 @@ def test_killed(stack: Stack, snapshot: dict[str, Any], way: str, verb: str, at:
     end = time.monotonic() + PROMISED_S
     while paused(stack):
         assert time.monotonic() < end
+        time.sleep(0.05)
     if died_in not in STOPS:
         assert wait_running(stack, 0) == BOTH
     there = snapshots(stack)
