@@ -75,7 +75,7 @@ def hold_at(
         assert time.monotonic() < end, f"{at} did not come"
         pid = _who_is_at(places, at, known)
         if not pid:
-            time.sleep(0.001)  # the shortest of them lasts some milliseconds; more would take the processor from the run
+            time.sleep(0.001)  # the shortest lasts some milliseconds; without it the run gets less of the processor
             continue
         with suppress(FileNotFoundError, ProcessLookupError):  # it may just have ended
             os.kill(pid, signal.SIGSTOP)
