@@ -80,7 +80,7 @@ def content(hosts: Sequence[Container], registry: str) -> dict[str, Any]:
             ),
             "migrate_address": "{{ lab_address }}",
             "stack_image_registry": registry,
-            "stack_health_interval": "2s",  # the tests start stacks over a hundred times, and are told of health sooner
+            "stack_health_interval": "3s",  # the tests start stacks over a hundred times, and are told of health sooner
             "docker_host_daemon_options": {"insecure-registries": [registry]},
         },
     }

@@ -117,9 +117,12 @@ class LiveStack:
     def write(self, count: int, workers: int = 8) -> None:
         self._memories("write", "--count", str(count), "--workers", str(workers))
 
-    def writer(self, seconds: float, workers: int = 4) -> subprocess.Popen[bytes]:
-        """Memories added without a pause, each logged when it was acknowledged; it ends by itself."""
-        options = ["--seconds", str(seconds), "--workers", str(workers), "--tolerate"]
+    def writer(self, seconds: float, pause: float, workers: int = 4) -> subprocess.Popen[bytes]:
+        """Memories added all the time, each logged when it was acknowledged; it ends by itself.
+
+        Without a pause (in seconds) of its workers between two the stores take all that a processor has.
+        """
+        options = ["--seconds", str(seconds), "--pause", str(pause), "--workers", str(workers), "--tolerate"]
         return subprocess.Popen(self._command("write", *options), stdout=subprocess.DEVNULL)
 
     def read(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ _RUN = """
 docker volume create --label {label}.project={project} --label {label}.volume={volume} {project}_{volume}
 docker {verb} --name {project}-{service} --hostname {service} --restart unless-stopped --network none \\
   --stop-signal KILL --label {label}.project={project} --label {label}.service={service} \\
-  --label {label}.depends_on={depends} --health-cmd 'test -e /tmp/ready' --health-interval 0.3s \\
+  --label {label}.depends_on={depends} --health-cmd 'test -e /tmp/ready' --health-interval 0.6s \\
   --health-retries 60 -v {project}_{volume}:/{volume} -v {beats}:/beats \\
   --entrypoint python3 {image} -c {script} {host} /{volume}
 """

@@ -33,6 +33,7 @@ from live_stack import MOUNTS, LiveStack
 
 ROUNDS = int(os.environ.get("ROUNDS", "25"))
 WRITER_SECONDS = 60.0 + ROUNDS * 40  # it is ended with the test; this bounds it if the test is killed
+PAUSE_S = 0.05  # of each of its four workers, whose writes take about as long: some are under way at any freeze
 WAYS = {"own": ("auto", "two_pass", "single"), "xfs": ("auto",)}  # by the file system
 SHARES = {"own": ROUNDS - ROUNDS // 5, "xfs": ROUNDS // 5}
 XFS_MIB = 16384  # sparse
@@ -97,7 +98,7 @@ def test_every_snapshot_holds_what_was_acknowledged_before_its_freeze(
         return enter(self)
 
     monkeypatch.setattr(freeze.Freeze, "__enter__", note_then_freeze)
-    writer = stack.writer(WRITER_SECONDS)
+    writer = stack.writer(WRITER_SECONDS, PAUSE_S)
     windows = []
     try:
         with ThreadPoolExecutor(max_workers=1) as readers:

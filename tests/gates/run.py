@@ -1,9 +1,9 @@
 """Runs the project's gates and tests in phases and says how long each took: run.py [PHASE …], all phases without one.
 
-Four at a time, each lane with a kind of its own that it prefers: those that need no engine, at a low priority; those
-that need one; those that deploy whole stacks on the lab's hosts, one at a time; and those on the twins of these. A
-lane that has none of its own left helps another. The lab goes down at the end only if it came up here. After the first
-failing phase none begins, and the output of every phase is in build/test/PHASE.log.
+Three at a time, each lane with kinds that it prefers: those that need no engine, at a low priority; those that need
+one; those that deploy whole stacks on the lab's hosts, one at a time; and those on the twins of these. A lane that has
+none of its own left helps another: what a run takes is what two cores can do. The lab goes down at the end only if it
+came up here. After the first failing phase none begins, and the output of every phase is in build/test/PHASE.log.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ TAIL_LINES = 120
 SHORT_TAIL_LINES = 40
 LOW = ("nice", "-n", "10")
 BESIDE, SHARED, HOSTS, TWINS = "beside", "shared", "hosts", "twins"
-# What each lane prefers, and then takes; most of them only wait, so that two cores have enough for four.
-LANES = ((BESIDE, SHARED, HOSTS, TWINS), (SHARED, TWINS, HOSTS), (HOSTS, SHARED, TWINS), (TWINS, SHARED, HOSTS))
+# What each lane takes if there is any, and what else. A scenario uses most of two cores, the others less than one.
+LANES = ((BESIDE, TWINS, SHARED, HOSTS), (HOSTS, SHARED, TWINS), (SHARED, TWINS, HOSTS))
 # Scenarios that run on the twins of the hosts, beside one on the hosts themselves: about half of them, by time.
 ON_TWINS = (
     "backup", "convert", "purge", "repositories", "restore", "restore_host", "stack_managed", "stack_own_compose"
@@ -55,7 +55,10 @@ ONE_AT_A_TIME = (
     ("dockerd_killed", "migrate", "whole_kills"),
     ("update", "update_kills", "update_steps"),
 )  # fmt: skip
-ON_HOSTS = 1  # the row of those that kill the engines of the lab's hosts, or run on both; no scenario meanwhile
+# The row of those that kill the engines of the lab's hosts, or move stacks between them by leases of 1.6 seconds: there
+# is no scenario on these meanwhile, nor on their twins, which would take the processor from them.
+ON_HOSTS = 1
+ASK_HOSTS = ("round_trip",)  # for another restic
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,11 @@ def phases() -> list[Phase]:
         ),
         Phase("infra_repo", (*PYTEST, "tests/gates/test_infra_repo.py"), HOSTS),
         *(
-            Phase(f"chaos:{name}", (*PYTEST, f"tests/chaos/test_{name}.py"), SHARED, row=_row(name))
+            _chaos(name)
             for name in sorted((path.stem[5:] for path in ROOT.glob("tests/chaos/test_*.py")), key=_longest_first)
             if name not in WITHOUT_ENGINE
         ),
-        Phase("integration", (*PYTEST, "tests/integration"), SHARED),
+        Phase("integration", (*PYTEST, "tests/integration"), SHARED, lab=False),
         _asked_for("soak", *PYTEST, "-rP", "tests/chaos/test_under_load.py", "tests/chaos/test_random_kills.py"),
         _asked_for("bench", PYTHON, "tests/bench/converge.py"),
         _asked_for("bench-backup", PYTHON, "tests/bench/backup.py"),
@@ -140,6 +143,11 @@ def phases() -> list[Phase]:
         _asked_for("bench-fleet", PYTHON, "tests/bench/fleet.py"),
         _asked_for("bench-simulation", PYTHON, "tests/bench/simulate.py", lab=False),
     ]
+
+
+def _chaos(name: str) -> Phase:
+    lab = _row(name) == ON_HOSTS or name in ASK_HOSTS
+    return Phase(f"chaos:{name}", (*PYTEST, f"tests/chaos/test_{name}.py"), SHARED, lab, row=_row(name))
 
 
 def _longest_first(name: str) -> tuple[bool, bool, bool, str]:
@@ -265,8 +273,8 @@ class Lanes:
             return False
         if phase.where in (BESIDE, SHARED):
             return phase.row is None or all(one.row != phase.row for one in self._busy)
-        killed = phase.where == HOSTS and any(one.row == ON_HOSTS for one in (*self._busy, *self._pending))
-        return not killed and all(one.where != phase.where for one in self._busy)
+        among = any(one.row == ON_HOSTS for one in (*self._busy, *self._pending))
+        return not among and all(one.where != phase.where for one in self._busy)
 
 
 def summary(run: Run) -> None:

@@ -147,6 +147,7 @@ def write(options: argparse.Namespace) -> int:
             except NoAnswer as failure:
                 failures.append(str(failure))
                 time.sleep(0.2)
+            time.sleep(options.pause)
 
     workers = [threading.Thread(target=work) for _number in range(options.workers)]
     for worker in workers:
@@ -195,6 +196,7 @@ def main() -> int:
             verb.add_argument("--count", type=int, default=1000)
             verb.add_argument("--seconds", type=float, help="write for so long instead of a count")
             verb.add_argument("--workers", type=int, default=8)
+            verb.add_argument("--pause", type=float, default=0.0, help="seconds that each worker waits between two")
             verb.add_argument("--app", default="openmemory")
             verb.add_argument(
                 "--tolerate", action="store_true", help="go on after errors; what failed is not in the log"

@@ -85,19 +85,19 @@ sys.exit(sorted(seen) != sorted({others.split()!r}) and f"{name} met {{seen}}")
 
 def test_one_of_each_kind_at_a_time_and_a_lane_without_any_helps(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [
-        meet(logs, "beside", "one other host twin", gates.BESIDE, 4.0),
-        meet(logs, "one", "other host twin beside", gates.SHARED, 4.0),
-        meet(logs, "other", "one host beside", gates.SHARED),
-        meet(logs, "host", "one other twin beside", gates.HOSTS, 4.0),
-        meet(logs, "twin", "one host beside", gates.TWINS),
+        meet(logs, "beside", "one host", gates.BESIDE),
+        meet(logs, "one", "beside host twin", gates.SHARED, 4.0),
+        meet(logs, "host", "beside one twin", gates.HOSTS, 4.0),
+        meet(logs, "twin", "one host", gates.TWINS),
     ]
     monkeypatch.setattr(gates, "phases", lambda: steps)
     assert gates.main([]) == 0
 
 
-def test_nothing_is_on_the_hosts_while_their_engines_are_killed(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", [gates.HOSTS, gates.TWINS])
+def test_no_scenario_runs_while_engines_are_killed(logs: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     steps = [
-        meet(logs, "host", "", gates.HOSTS),
+        meet(logs, "scenario", "", where),
         *(replace(meet(logs, name, "", gates.SHARED), row=gates.ON_HOSTS) for name in ("one", "other")),
     ]
     monkeypatch.setattr(gates, "phases", lambda: steps)
