@@ -24,7 +24,7 @@ def afresh(plan: _Plan) -> _Plan:
 
     @wraps(plan)
     def made(*arguments: Any, **options: Any) -> Any:
-        for _ in range(_TIMES - 1):
+        for _again in range(_TIMES - 1):
             try:
                 return plan(*arguments, **options)
             except NotFoundError:
