@@ -116,7 +116,8 @@ class Flit:
                 "iptables -F INPUT; iptables -F OUTPUT",
                 f"for one in $(docker ps -aq --filter name=^{PROJECT}-); do docker rm -f $one; done",
                 f"for one in $(docker volume ls -q --filter name=^{PROJECT}_); do docker volume rm $one; done",
-                f"rm -rf {STATE} {BEATS} /run/openmemory-stack/{PROJECT}; mkdir -p {BEATS}",
+                # again where a watcher of the test before says its last words meanwhile
+                f"until rm -rf {STATE} {BEATS} /run/openmemory-stack/{PROJECT}; do sleep 0.3; done; mkdir -p {BEATS}",
                 f"sed -i '/openmemory-stack-migration-{PROJECT}$/d' /root/.ssh/authorized_keys",
             ]
             host.sh("; ".join(steps))

@@ -106,7 +106,7 @@ def test_the_source_is_killed_around_the_point_of_no_return(flit: Flit, at: str)
 
 @pytest.mark.parametrize("at", ["transfer", "delta", "target: start", "target: prove"])
 def test_the_target_is_killed(flit: Flit, at: str) -> None:
-    for told in flit.move():
+    for told in flit.move(wait="ask accept"):  # its proof takes some milliseconds, and it must not have taken over
         if told.get("step") == at:
             flit.target.sh(f"systemctl kill --signal=KILL '{UNIT}'")
             killed = time.time()

@@ -54,6 +54,7 @@ ONE_AT_A_TIME = (
     ),
     ("dockerd_killed", "migrate", "whole_kills"),
     ("update", "update_kills", "update_steps"),
+    ("guard", "pending_check"),
 )  # fmt: skip
 # The row of those that kill the engines of the lab's hosts, or move stacks between them by leases of 1.6 seconds: there
 # is no scenario on these meanwhile, nor on their twins, which would take the processor from them.

@@ -17,7 +17,7 @@ from ..errors import NotFoundError, StackError
 from ..operation.beside import beside
 from ..operation.journal import Journal
 from ..operation.places import Places, require_local
-from .guard import Guard, find_freezer
+from .guard import Guard, find_freezer, first_process
 from .guard_process import Docker, is_frozen, resume, set_freezer
 from .order import name_of, start_order
 
@@ -78,6 +78,7 @@ class Freeze:
         self._kept = False
         self._guard: Guard | None = None
         self._orders: dict[str, dict[str, Any]] = {}
+        self._lives: dict[str, str | None] = {}
         self._watched: list[Mapping[str, Any]] = []
         self._paused: list[Mapping[str, Any]] = []  # in start order, as all lists here
         self._stopped: list[Mapping[str, Any]] = []
@@ -96,7 +97,7 @@ class Freeze:
             restarted = self._restarted()  # recover() knows what was paused by when it was started
             if restarted:
                 raise StackError(restarted)
-            entries = {"stopped": [_entry(container) for container in stop], "paused": [_entry(c) for c in pause]}
+            entries = {"stopped": [_entry(container) for container in stop], "paused": self._known(pause)}
             self._journal.notes({**entries, "hold": self._hold})
             self._begun = time.monotonic()
             for container in reversed(stop):
@@ -157,7 +158,7 @@ class Freeze:
         problem = self._restarted()
         if problem:
             raise StackError(problem)
-        entries = [_entry(container) for container in self._paused]
+        entries = self._known(self._paused)
         self._journal.notes({**notes(entries), "paused": []})
         self._kept = True
 
@@ -194,6 +195,7 @@ class Freeze:
             for container in pause
         ]
         self._orders = {order["id"]: order for order in orders}
+        self._lives = {c["Id"]: first_process(c["State"].get("Pid"), c["Id"]) for c in pause}
         self._guard = Guard(self._engine, self._places, str(self._journal.data["id"]), self._timeout, self._hold)
         self._guard.arm(orders)
 
@@ -268,7 +270,7 @@ class Freeze:
         """Like _broken, for what only an inspection tells; after the window. Who was stopped here has started again."""
         stopped = {container["Id"] for container in self._stopped}
         for container in self._watched:
-            if container["Id"] in stopped:
+            if container["Id"] in stopped or self._lives_on(container):
                 continue
             name = name_of(container)
             try:
@@ -278,6 +280,15 @@ class Freeze:
             if state["StartedAt"] != container["State"]["StartedAt"]:
                 return f"Container {name} was restarted while its data was copied; nothing was backed up; try again."
         return None
+
+    def _lives_on(self, container: Mapping[str, Any]) -> bool:
+        """Whether the first process of a container is the one that it had: no restart, without asking the engine."""
+        known = self._lives.get(container["Id"])
+        return known is not None and first_process(container["State"]["Pid"], container["Id"]) == known
+
+    def _known(self, containers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What whoever resumes them later has to know."""
+        return [{**_entry(container), **self._orders.get(container["Id"], {})} for container in containers]
 
     def _has_fired(self) -> str | None:
         reason = self._guard.fired if self._guard is not None else None

@@ -234,6 +234,17 @@ def find_freezer(pid: int, container: str) -> dict[str, str] | None:
     return next((f for f in freezers(groups, mounts, container) if os.path.exists(f["file"])), None)
 
 
+def first_process(pid: int | None, container: str) -> str | None:
+    """What no other process has in common with this one (its start, in the kernel's ticks); None if it is not there."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+            inside = container in file.read()
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return f"{pid} {file.read().rpartition(')')[2].split()[19]}" if inside else None
+    except (OSError, IndexError):
+        return None
+
+
 def freezers(groups: str, mounts: str, container: str) -> list[dict[str, str]]:
     """Where a freezer may be, from /proc/PID/cgroup and /proc/self/mountinfo: version 1 first, which Docker prefers.
 

@@ -272,6 +272,7 @@ class _Departure:
             last=lambda: refuse_others(self.engine, plan),
             hold=LEASE_S + FENCED_S,
         )
+        self._start_by_hand()
         self._phase("freeze")
         begun = time.time()
         clock = time.monotonic()
@@ -301,10 +302,11 @@ class _Departure:
                 raise
         return time.monotonic() - clock, proven
 
-    def _commit(self, freeze: Freeze, line: Line, begun: float) -> None:
-        """The point of no return: this side stays frozen whatever happens, until the target has said what it is."""
-        self._phase("commit")
-        refuse_others(self.engine, self.plan, since=begun)
+    def _start_by_hand(self) -> None:
+        """From now on only a recovery starts what has ended: a host that comes back must not, once the target counts.
+
+        Not in the window: the engine can hold a change of a frozen container as long as a health check's timeout.
+        """
         policies = {
             identity: about["HostConfig"]["RestartPolicy"]
             for identity, about in self.plan.containers.items()
@@ -313,6 +315,11 @@ class _Departure:
         self.journal.note(KEY, {"policies": policies})  # before the first one changes
         for identity in policies:
             self.engine.set_restart_policy(identity, {"Name": "no"})
+
+    def _commit(self, freeze: Freeze, line: Line, begun: float) -> None:
+        """The point of no return: this side stays frozen whatever happens, until the target has said what it is."""
+        self._phase("commit")
+        refuse_others(self.engine, self.plan, since=begun)
         freeze.keep(lambda frozen: {KEY: {"stage": COMMITTING, "frozen": frozen}})
         try:
             line.ask("accept", _ANSWER_S)

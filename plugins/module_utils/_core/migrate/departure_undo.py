@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from ..capture.thaw import let_run, look
 from ..engine import Engine
 from ..errors import NotFoundError, StackError
 from ..operation.journal import Journal
@@ -86,8 +87,8 @@ def resolve(engine: Engine, journal: Journal, accepted: bool) -> str:
         journal.note(KEY, {"stage": RETIRED})
         return RETIRED
     journal.notes({"paused": record["frozen"], KEY: {"stage": MOVING}})  # first: the target is not asked twice
-    restore_policies(engine, record.get("policies") or {})
     _go_on(engine, record["frozen"])
+    restore_policies(engine, record.get("policies") or {})  # undo() does it again, should this be the end
     return MOVING
 
 
@@ -101,9 +102,9 @@ def _go_on(engine: Engine, containers: Sequence[Mapping[str, Any]]) -> None:
     """Resume what is frozen, and start what has ended since, in the order of their dependencies."""
     for container in containers:
         with suppress(NotFoundError):
-            state = engine.inspect_container(container["id"])["State"]
+            state = look(engine, container)["State"]
             if state["Paused"]:
-                engine.unpause(container["id"])
+                let_run(engine, container, state)
             elif not state["Running"]:
                 engine.start(container["id"])
 

@@ -105,8 +105,10 @@ class _Recovery:
         return list(fired.get("resumed") or [])
 
     def _unpause(self, container: dict[str, Any]) -> None:
+        from ..capture.thaw import let_run, look  # late: most runs find nothing to resume
+
         try:
-            found = self.engine.inspect_container(container["id"])
+            found = self.engine.inspect_container(container["id"]) if self.check_mode else look(self.engine, container)
         except NotFoundError:
             self._say(f"Container {container['name']}, which was paused, is gone.")
             return
@@ -120,18 +122,12 @@ class _Recovery:
             return
         if not self.check_mode:
             try:
-                self.engine.unpause(container["id"])
-            except StackError as error:  # its freezer was opened while the engine was away
-                from ..capture.guard import find_freezer
-                from ..capture.guard_process import Docker, resume
-
-                freezer = find_freezer(state["Pid"], container["id"])
-                stuck = {"id": container["id"], "started_at": state["StartedAt"], "freezer": freezer}
-                if not resume(Docker(self.engine.docker_host[len("unix://") :]), stuck, 10.0):
-                    raise StackError(
-                        f"Container {container['name']} was paused by an operation that died and cannot be resumed; "
-                        f"run docker unpause {container['name']}. {error}"
-                    ) from error
+                let_run(self.engine, container, state)
+            except StackError as error:
+                raise StackError(
+                    f"Container {container['name']} was paused by an operation that died and cannot be resumed; "
+                    f"run docker unpause {container['name']}. {error}"
+                ) from error
         self._say(f"Resumed container {container['name']}.")
 
     def _start(self, container: dict[str, Any]) -> None:
