@@ -44,10 +44,7 @@ def images() -> dict[str, str]:
 
 
 class LiveStack:
-    """One project. With places ({volume: host directory}) its volumes are path-backed, else Docker's own.
-
-    cpu_shares: its weight, once it is up, where others want the processor, too (Docker's default is 1024).
-    """
+    """One project. With places ({volume: host directory}) its volumes are path-backed, else Docker's own."""
 
     def __init__(
         self,
@@ -55,14 +52,12 @@ class LiveStack:
         directory: Path,
         port: int,
         places: Mapping[str, Path] | None = None,
-        cpu_shares: int = 1024,
     ):
         self.project = project
         self.directory = directory
         self.port = port
         self.log = directory / "acknowledged.jsonl"
         self.places = dict(places or {})
-        self.cpu_shares = cpu_shares
         directory.mkdir(parents=True, exist_ok=True)
         for place in self.places.values():
             place.mkdir(parents=True, exist_ok=True)
@@ -79,8 +74,6 @@ class LiveStack:
         while not self._answers():
             assert time.monotonic() < end, self.compose("logs", "--tail", "30", check=False)
             time.sleep(0.5)
-        containers = self.compose("ps", "--quiet").split()
-        subprocess.run(["docker", "update", "--cpu-shares", str(self.cpu_shares), *containers], check=True)
 
     def down(self) -> None:
         """Remove containers, volumes and the data in host directories; also what a killed run left."""

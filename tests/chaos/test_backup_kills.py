@@ -63,10 +63,10 @@ def environment() -> dict[str, str]:
 
 
 def states(stack: LiveStack) -> dict[str, dict[str, Any]]:
-    client = docker.APIClient()
-    return {
-        name: client.inspect_container(stack.container(name))["State"] for name in ("openmemory-mcp", "qdrant", "neo4j")
-    }
+    client = docker.APIClient()  # not Compose: this is asked again and again
+    found = client.containers(all=True, filters={"label": f"com.docker.compose.project={PROJECT}"})
+    known = {one["Labels"]["com.docker.compose.service"]: one["Id"] for one in found}
+    return {name: client.inspect_container(known[name])["State"] for name in ("openmemory-mcp", "qdrant", "neo4j")}
 
 
 def wait_until_all_run(stack: LiveStack) -> None:

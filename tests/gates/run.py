@@ -1,9 +1,10 @@
 """Runs the project's gates and tests in phases and says how long each took: run.py [PHASE …], all phases without one.
 
-Three at a time, each lane with kinds that it prefers: those that need no engine, at a low priority; those that need
-one; those that deploy whole stacks on the lab's hosts, one at a time; and those on the twins of these. A lane that has
-none of its own left helps another: what a run takes is what two cores can do. The lab goes down at the end only if it
-came up here. After the first failing phase none begins, and the output of every phase is in build/test/PHASE.log.
+Those that need an engine run two at a time; those that deploy whole stacks on the lab's hosts follow, one on the hosts
+and one on their twins at a time. All others run beside them in a lane of their own, at a low priority: they use what
+those leave of the machine. More at a time takes longer, as two cores are busy all the time, and what lasts longer asks
+more often. The lab goes down at the end only if it came up here. After the first failing phase none begins, and the
+output of every phase is in build/test/PHASE.log.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ TAIL_LINES = 120
 SHORT_TAIL_LINES = 40
 LOW = ("nice", "-n", "10")
 BESIDE, SHARED, HOSTS, TWINS = "beside", "shared", "hosts", "twins"
-# What each lane takes if there is any, and what else. A scenario uses most of two cores, the others less than one.
-LANES = ((BESIDE, TWINS, SHARED, HOSTS), (HOSTS, SHARED, TWINS), (SHARED, TWINS, HOSTS))
+# What each lane takes, the first kind first. A scenario uses most of two cores, the others less than one.
+LANES = ((BESIDE,), (SHARED, HOSTS, TWINS), (SHARED, HOSTS, TWINS))
 # Scenarios that run on the twins of the hosts, beside one on the hosts themselves: about half of them, by time.
 ON_TWINS = (
     "backup", "convert", "purge", "repositories", "restore", "restore_host", "stack_managed", "stack_own_compose"
@@ -131,12 +132,12 @@ def phases() -> list[Phase]:
             for name in (found if wanted == "all" else [wanted])
         ),
         Phase("infra_repo", (*PYTEST, "tests/gates/test_infra_repo.py"), HOSTS),
+        Phase("integration", (*PYTEST, "tests/integration"), SHARED, lab=False),
         *(
             _chaos(name)
             for name in sorted((path.stem[5:] for path in ROOT.glob("tests/chaos/test_*.py")), key=_longest_first)
             if name not in WITHOUT_ENGINE
         ),
-        Phase("integration", (*PYTEST, "tests/integration"), SHARED, lab=False),
         _asked_for("soak", *PYTEST, "-rP", "tests/chaos/test_under_load.py", "tests/chaos/test_random_kills.py"),
         _asked_for("bench", PYTHON, "tests/bench/converge.py"),
         _asked_for("bench-backup", PYTHON, "tests/bench/backup.py"),
@@ -152,7 +153,7 @@ def _chaos(name: str) -> Phase:
 
 
 def _longest_first(name: str) -> tuple[bool, bool, bool, str]:
-    """What scenarios wait for comes first; then the longest row, and the test under load, which takes longest."""
+    """The rows come first, as one of each runs at a time, and the test under load, which takes longest."""
     return _row(name) != ON_HOSTS, _row(name) != 0, name != "under_load", name
 
 
@@ -233,7 +234,7 @@ def chosen(names: list[str]) -> list[Phase]:
 
 
 class Lanes:
-    """Runs phases until one fails: in every lane the first that may begin, of the kind that this lane prefers."""
+    """Runs phases until one fails: in every lane the first that may begin, of the first kind of this lane."""
 
     def __init__(self, run: Run, todo: Sequence[Phase]):
         self._run = run
@@ -274,8 +275,8 @@ class Lanes:
             return False
         if phase.where in (BESIDE, SHARED):
             return phase.row is None or all(one.row != phase.row for one in self._busy)
-        among = any(one.row == ON_HOSTS for one in (*self._busy, *self._pending))
-        return not among and all(one.where != phase.where for one in self._busy)
+        before = any(one.where == SHARED for one in self._pending) or any(one.row == ON_HOSTS for one in self._busy)
+        return not before and all(one.where != phase.where for one in self._busy)
 
 
 def summary(run: Run) -> None:

@@ -83,12 +83,15 @@ sys.exit(sorted(seen) != sorted({others.split()!r}) and f"{name} met {{seen}}")
     return phase(name, code, where)
 
 
-def test_one_of_each_kind_at_a_time_and_a_lane_without_any_helps(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_at_a_time_then_one_on_the_hosts_and_one_on_their_twins_and_one_beside_all(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = [
-        meet(logs, "beside", "one host", gates.BESIDE),
-        meet(logs, "one", "beside host twin", gates.SHARED, 4.0),
-        meet(logs, "host", "beside one twin", gates.HOSTS, 4.0),
-        meet(logs, "twin", "one host", gates.TWINS),
+        meet(logs, "twin", "host beside", gates.TWINS),
+        meet(logs, "host", "other twin beside", gates.HOSTS, 3.0),  # it need not wait for the last of the others
+        meet(logs, "one", "other beside", gates.SHARED),
+        meet(logs, "other", "one host beside", gates.SHARED, 3.0),
+        meet(logs, "beside", "one other host twin", gates.BESIDE, 6.0),
     ]
     monkeypatch.setattr(gates, "phases", lambda: steps)
     assert gates.main([]) == 0
