@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,16 @@ DIRECTORY = "/var/tmp/omguard"
 PROMISED_S = 5.0  # within this, whatever dies, paused containers run again
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAKE_IMAGE = make_image(IMAGE)
+
+
+@contextmanager
+def image() -> Iterator[None]:
+    """Their image on this machine. Names are fixed, so two runs wait for each other."""
+    with open("/var/tmp/omguard.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Sleepers().sh(MAKE_IMAGE)
+        yield
+        Sleepers().sh(f"docker rmi {IMAGE}")
 
 
 class Sleepers:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -27,7 +26,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.errors impo
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
-from sleepers import DIRECTORY, IMAGE, MAKE_IMAGE, PREFIX, PROMISED_S, REPOSITORY, Sleepers
+from sleepers import DIRECTORY, IMAGE, PREFIX, PROMISED_S, REPOSITORY, Sleepers, image
 
 RUN = {"a": "running", "b": "running", "c": "running"}
 GONE_S = 15.0  # a guard that has fired looks after the containers for a moment, and then ends
@@ -35,11 +34,8 @@ GONE_S = 15.0  # a guard that has fired looks after the containers for a moment,
 
 @pytest.fixture(scope="module", autouse=True)
 def _image() -> Iterator[None]:
-    with open("/var/tmp/omguard.lock", "w") as lock:  # names are fixed, so two runs wait for each other
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        Sleepers().sh(MAKE_IMAGE)
+    with image():
         yield
-        Sleepers().sh(f"docker rmi {IMAGE}")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.b
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
-from sleepers import DIRECTORY, IMAGE, MAKE_IMAGE, PREFIX, PROMISED_S, Sleepers
+from sleepers import DIRECTORY, PREFIX, PROMISED_S, Sleepers, image
 
 TIMEOUT_S = 15
 CHECK = f"--health-cmd true --health-interval 20ms --health-timeout {TIMEOUT_S}s"
@@ -30,11 +29,8 @@ AT_ONCE_S = 1.5  # far from both: what is asked of the engine takes some ms, and
 
 @pytest.fixture(scope="module", autouse=True)
 def _image() -> Iterator[None]:
-    with open("/var/tmp/omguard.lock", "w") as lock:  # as test_guard.py
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        Sleepers().sh(MAKE_IMAGE)
+    with image():
         yield
-        Sleepers().sh(f"docker rmi {IMAGE}")
 
 
 @pytest.fixture

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import wait
 from types import TracebackType
 from typing import Any
 
 from ..engine import ACTIVE, Engine
 from ..errors import NotFoundError, StackError
-from ..operation.beside import beside
 from ..operation.journal import Journal
 from ..operation.places import Places, require_local
 from .guard import Guard, find_freezer, first_process
-from .guard_process import Docker, is_frozen, resume, set_freezer
+from .guard_process import Docker, is_frozen, resume
 from .order import name_of, start_order
+from .thaw import BOOKKEEPING_S, thawing
 
 TRIES = 3
 PAUSE_S = 5.0  # for a pause that runc gives up, as it does while a process waits for a slow disk
 PAUSE_AGAIN_S = 0.05
-PATIENCE_S = 0.3  # for an unpause, which takes 0.02 to 0.05 s where nothing is in its way
-BOOKKEEPING_S = 10.0
 GAVE_UP = "unable to freeze"  # runc's words
 _FIRED = {
     "deadline": "The copy took longer than freeze_timeout ({timeout:g} s), so the guard resumed the containers",
@@ -336,12 +333,9 @@ class Freeze:
         it: seen to hold an unpause for 5 s, the check's timeout. So the freezer is opened without it.
         """
         order = self._orders.get(container["Id"], {})
-        known = beside(lambda: self._unpause(container, order))
-        wait([known], PATIENCE_S)
+        known = thawing(lambda: self._unpause(container, order), order)
         if known.done():
             known.result()
-        else:
-            set_freezer(order, "thaw")
         return known.result
 
     def _unpause(self, container: Mapping[str, Any], order: dict[str, Any]) -> bool:
