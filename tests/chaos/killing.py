@@ -6,17 +6,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import read_last
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 
 Arm = Callable[[pytest.MonkeyPatch], None]
 
@@ -79,3 +83,15 @@ def await_watcher(places: Places) -> None:
     while time.monotonic() < end and "recovered" not in read_last(places):
         time.sleep(0.05)
     time.sleep(0.1)
+
+
+def refused_while_away(stack: Any, operation: str, name: str) -> int:
+    """What died is not taken back, and all runs on, while any of its directories is away; how many it has."""
+    running, places = stack.running(), json.loads(Path(stack.places.journal).read_text())[operation]["beside"]
+    for beside in places:
+        os.rename(beside, f"{beside}.away")
+        with pytest.raises(StackError, match=rf"The {name} has to be taken back, and .* is not there; mount its disk"):
+            recover(stack.engine, stack.places)
+        assert stack.running() == running
+        os.rename(f"{beside}.away", beside)
+    return len(places)

@@ -6,23 +6,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.convert import convert
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
-from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import read_last
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.watcher import Watcher
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import kept
 from convert_stack import BOTH, contents, home, left, request, run
-from killing import Arm, at_phase, await_watcher, killed
+from killing import Arm, at_phase, await_watcher, killed, refused_while_away
 from restore_stack import PROJECT, Stack
 
 __all__ = ["home"]  # a fixture
@@ -86,13 +83,6 @@ def test_nothing_is_taken_back_while_a_disk_is_away(home: Stack) -> None:
     """The old data on it would not come back, and the containers would run on an empty place."""
     before = home.trees()
     kill(home, unwatched)
-    running, places = home.running(), json.loads(Path(home.places.journal).read_text())["convert"]["beside"]
-    assert len(places) == 6  # of each volume the old place and the new one
-    for beside in places:
-        os.rename(beside, f"{beside}.away")
-        with pytest.raises(StackError, match=r"The conversion has to be taken back, and .* is not there; mount its"):
-            recover(home.engine, home.places)
-        assert home.running() == running
-        os.rename(f"{beside}.away", beside)
+    assert refused_while_away(home, "convert", "conversion") == 6  # of each volume the old place and the new one
     recover(home.engine, home.places)
     assert (home.running(), home.trees()) == (BOTH, before)
