@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.lock import RECOVERY, OperationLock
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.places import Places
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.process import start_ticks
 
 
 @pytest.fixture
@@ -92,6 +93,22 @@ def test_it_is_free_after_an_error_and_after_death(places: Places) -> None:
     with OperationLock(places, "restore"):
         pass
     assert Path(places.lock).read_bytes() == b""
+
+
+def test_a_child_that_a_dead_holder_has_just_started_is_waited_for(places: Places) -> None:
+    started, said = os.pipe()
+    pid = os.fork()
+    if not pid:
+        lock = OperationLock(places, "backup")
+        lock.__enter__()
+        child = subprocess.Popen(["/bin/sleep", "60"], pass_fds=[lock._descriptor])  # as if it had not come to its exec
+        os.write(said, str(child.pid).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    sleeper = int(os.read(started, 20))
+    threading.Timer(0.5, os.kill, (sleeper, signal.SIGKILL)).start()
+    with OperationLock(places, "restore"):
+        assert start_ticks(sleeper) is None
 
 
 def test_children_do_not_keep_it(places: Places) -> None:

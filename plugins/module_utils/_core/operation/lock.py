@@ -17,9 +17,11 @@ from typing import Any
 
 from ..errors import BusyError, StackError
 from .places import Places
+from .process import start_ticks
 
 RECOVERY = "recover"
 _LOOK_S = 0.1
+_DEAD_S = 5.0  # between fork and exec a child has the lock of a parent that was killed then: milliseconds, mostly
 _held: set[int] = set()
 
 
@@ -73,14 +75,17 @@ class OperationLock:
         os.close(self._descriptor)
 
     def _await(self, descriptor: int) -> None:
-        end = time.monotonic() + self._patience
+        begun = time.monotonic()
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 holder = self._holder(descriptor)
-                if time.monotonic() > end or (holder and holder["operation"] != RECOVERY):
+                patience = self._patience if not holder or holder["operation"] == RECOVERY else 0.0
+                if holder and start_ticks(holder["pid"]) is None:
+                    patience = max(patience, _DEAD_S)
+                if time.monotonic() - begun > patience:
                     raise BusyError(self._busy(holder)) from None
             time.sleep(_LOOK_S)
 
