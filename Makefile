@@ -6,6 +6,8 @@ HOSTS ?= 3
 ROUNDS ?= 200
 SCENARIO ?= all
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Every start of Ansible would compile all of it again.
+unexport PYTHONDONTWRITEBYTECODE
 SETUP := tests/setup.sh
 GATES := .venv/bin/python tests/gates/run.py
 LAB := PYTHONPATH=molecule .venv/bin/python -m lab

@@ -55,8 +55,12 @@ install_missing() {  # command:package…
 }
 
 find_python() {
-  local name
-  for name in python3 python3.13 python3.12 python3.11; do
+  local name names=(python3 python3.13 python3.12 python3.11)
+  # The system's own where its venv is there, or can be installed: others are seldom built with profiles, and slower.
+  if [ -x /usr/bin/apt-get ] && { [ "$(id -u)" -eq 0 ] || /usr/bin/python3 -c 'import ensurepip' 2>/dev/null; }; then
+    [[ ":$PATH:" != *:/usr/bin:* ]] || names=(/usr/bin/python3 "${names[@]}")
+  fi
+  for name in "${names[@]}"; do
     if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       command -v "$name"
       return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from .plan import PREFIX
 
@@ -35,6 +36,8 @@ FILES = {
     # /proc/sys is read-only in a lab host, so the engine cannot switch IPv6 off on its bridges.
     "/etc/systemd/system/docker.service.d/lab.conf": ("[Service]\nEnvironment=DOCKER_ALLOW_IPV6_ON_IPV4_INTERFACE=1\n"),
     "/etc/ssh/sshd_config.d/lab.conf": "PasswordAuthentication no\nPermitRootLogin prohibit-password\n",
+    "/usr/lib/python3/dist-packages/lab_module_cache.pth": "import lab_module_cache\n",
+    "/usr/lib/python3/dist-packages/lab_module_cache.py": Path(__file__).with_name("module_cache.py").read_text(),
 }
 
 

@@ -138,6 +138,10 @@ snapshots:
       description: Whether a restore made it of what it was about to replace.
       type: bool
       sample: false
+    partial:
+      description: The volumes that it holds, joined by V(+), where the project had more; empty where it holds all.
+      type: str
+      sample: ""
     tags:
       description: The tags that were given to it.
       type: list

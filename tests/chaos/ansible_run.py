@@ -77,8 +77,9 @@ class AnsibleRun:
             for pid, line in self._connections().items():
                 looked = looked or _MARK in line
                 if looked and _MARK not in line and pid not in done:
-                    done.add(pid)
-                    os.kill(pid, signal.SIGTERM)
+                    with suppress(ProcessLookupError):  # it has just ended by itself, and counts for none
+                        os.kill(pid, signal.SIGTERM)
+                        done.add(pid)
         assert len(done) == times, self.said()
 
     def result(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.p
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.recover import recover
 
 Arm = Callable[[pytest.MonkeyPatch], None]
+ENDS_S = 60.0  # for what nobody waits for: on a busy machine a watcher may take long for its last words
 
 
 def at_phase(name: str, after_s: float) -> Arm:
@@ -79,10 +80,28 @@ def killed(arm: Arm, run: Callable[[], object]) -> None:
 
 def await_watcher(places: Places) -> None:
     """The watcher writes what it did when the journal is gone already."""
-    end = time.monotonic() + 5
-    while time.monotonic() < end and "recovered" not in read_last(places):
+    end = time.monotonic() + ENDS_S
+    while "recovered" not in read_last(places):
+        assert time.monotonic() < end, "no watcher has recovered it"
         time.sleep(0.05)
     time.sleep(0.1)
+
+
+def seconds_down(stack: Any, wanted: object) -> float:
+    """How long it takes from now until the stack runs as wanted, and stays so; then its journal is gone too, after
+    however long.
+    """
+    begun = time.monotonic()
+    back: float | None = None
+    while True:
+        if stack.running() != wanted:
+            back = None
+        elif back is None:
+            back = time.monotonic()
+        elif not os.path.exists(stack.places.journal):
+            return back - begun
+        assert time.monotonic() < begun + ENDS_S, f"{stack.running()}, recovery has not ended"
+        time.sleep(0.05)
 
 
 def refused_while_away(stack: Any, operation: str, name: str) -> int:

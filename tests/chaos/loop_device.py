@@ -11,7 +11,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MAKE = {kind: [f"mkfs.{kind}", "-q", "-F" if kind == "ext4" else "-f"] for kind in ("ext4", "xfs", "btrfs")}
@@ -22,7 +22,8 @@ def attach(image: Path) -> str:
     for attempt in range(20):
         found = subprocess.run(["losetup", "--find"], check=True, capture_output=True, text=True).stdout.strip()
         if not os.path.exists(found):
-            os.mknod(found, stat.S_IFBLK | 0o660, os.makedev(7, int(found.removeprefix("/dev/loop"))))
+            with suppress(FileExistsError):  # another run has just made it
+                os.mknod(found, stat.S_IFBLK | 0o660, os.makedev(7, int(found.removeprefix("/dev/loop"))))
         if not subprocess.run(["losetup", found, image], check=False, capture_output=True).returncode:
             return found
         time.sleep(0.1 * attempt)

@@ -59,6 +59,8 @@ STEPS = {
     "the copy": ("staging", ("journal", "copy"), (FULL,)),
     "the copy in the window": ("staging", ("window", ""), (FULL,)),
     "the manifest": ("staging", ("journal", "check"), (FULL,)),
+    "the export": ("staging", ("journal", "export"), (FULL,)),
+    "the scratch of the export": ("state", ("progress", "export"), (FULL,)),
     "the repository": ("repository", ("progress", "repository"), ("The disk", "full", "make room")),
     "the snapshot": ("repository", ("journal", "commit"), ("The disk", "full", "make room")),
     "the journal at the beginning": ("state", ("progress", "plan"), JOURNAL),
@@ -74,7 +76,7 @@ STEPS = {
 def test_a_disk_is_full(small: SmallStack, step: str) -> None:
     """Really, from one step on: that run and each after it fails, until there is room again."""
     name, hook, words = STEPS[step]
-    asked = {"staging_dir": str(small.disks["staging"].place)}
+    asked = {"staging_dir": str(small.disks["staging"].place), "export": "export" in step}
     disk, live, before = small.disks[name], small.trees(), snapshots(small)
     with happening(hook, disk.fill) as progress:
         sentence(lambda: small.backup(progress, **asked), *words)

@@ -30,7 +30,7 @@ from loop_device import MAKE, mounted
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = ("write", "store", "names")
-LIFE_S = 60
+LIFE_S = 600  # of a writer that nobody stops; longer than any test
 ROUNDS = 5
 QUIET_S = 2.1  # what nobody has written to for 2 s may be skipped from the next backup on
 

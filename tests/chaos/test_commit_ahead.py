@@ -81,6 +81,13 @@ def case(tmp_path: Path, restic_command: str) -> Case:
     return made
 
 
+@pytest.fixture(autouse=True)
+def busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes longer to open a repository and to store."""
+    monkeypatch.setattr(ahead, "_OPENS_WITHIN_S", 60.0)
+    monkeypatch.setattr(ahead, "LONGEST_S", 120.0)
+
+
 @contextmanager
 def interrupted_by(number: int) -> Iterator[None]:
     """InterruptedError, as KeyboardInterrupt comes, wherever the main thread waits."""
@@ -165,9 +172,9 @@ def test_a_half_pattern_stores_nothing_whoever_runs_restic(case: Case) -> None:
 
 def test_one_that_would_wait_for_too_long_is_broken_off(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """The snapshot's time is that of its beginning, so that is not long ago."""
-    monkeypatch.setattr(ahead, "LONGEST_S", 2.0)
     with case.ahead() as begun:
         begun.opened()
+        monkeypatch.setattr(ahead, "LONGEST_S", 2.0)
         time.sleep(2.5)
         assert begun.finish() is None
     assert case.left() == (0, 0, False)
@@ -199,8 +206,13 @@ def test_restic_dies_with_us_and_stores_nothing(case: Case) -> None:
 
 def test_a_lock_of_a_dead_process_is_removed(case: Case) -> None:
     restic, locks = case.restic(), case.home / "far" / "locks"
+    (case.staging / "volumes/large").write_bytes(os.urandom(64 << 20))  # or the check is over before it is seen
+    Repository(restic).commit(str(case.staging), NAMES, TAGS)
     with subprocess.Popen(restic.arguments("check", "--read-data"), env=restic.environ()) as check:
+        until = time.monotonic() + 60
         while not list(locks.iterdir()):
+            assert check.poll() is None, "it ended before its lock was seen"
+            assert time.monotonic() < until
             time.sleep(0.001)
         check.send_signal(signal.SIGKILL)
     assert case.left()[1] == 1

@@ -96,7 +96,7 @@ KILL = "kill -9 $(pidof dockerd)"
 
 
 def test_dockerd_dies(sleepers: Sleepers) -> None:
-    process, said = sleepers.freeze("body", "a", "b", "c", stay=3)
+    process, said = sleepers.freeze("body", "a", "b", "c", stay=10)  # dockerd must die meanwhile
     thawed(sleepers, KILL, said)
     told = json.loads(process.communicate(timeout=BACK_S)[0])
     assert told["error"].startswith("The Docker engine ended during the freeze")

@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
 from ansible_collections.openmemory.stack.plugins.module_utils._core.engine import Engine
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
+from ansible_collections.openmemory.stack.plugins.module_utils._core.repository import ahead as commit_ahead
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.ahead import CommitAhead
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.repository import Repository
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
@@ -46,6 +47,8 @@ class Seen:
             self.finished.append(commit is not None)
             return commit
 
+        monkeypatch.setattr(commit_ahead, "_OPENS_WITHIN_S", 60.0)
+        monkeypatch.setattr(commit_ahead, "LONGEST_S", 120.0)  # a busy machine must not be what breaks one off
         monkeypatch.setattr(Engine, "_send", sent)
         monkeypatch.setattr(CommitAhead, "__enter__", started)
         monkeypatch.setattr(CommitAhead, "finish", done)

@@ -265,6 +265,25 @@ def test_exports_can_be_loaded_and_get_the_hosts_password(stores: Stores) -> Non
     recover_and_count(stores, target / "qdrant/q")
 
 
+def test_a_server_without_snapshots_is_exported_without_them(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = ask.Service.exchange
+
+    def elsewhere(self: Any, method: str, path: str, *more: Any) -> Any:
+        return exchange(self, method, path.replace("/snapshots?", "/none?"), *more)  # the real server's own answer
+
+    monkeypatch.setattr(ask.Service, "exchange", elsewhere)
+    notes: list[str] = []
+    made = export(
+        stores.engine, None, PROJECT, stores.containers, {key: stores.staged[key] for key in ("m", "q")},
+        str(ROOT / "export"), stores.scratch, keys=stores.keys, notes=notes,
+    )  # fmt: skip
+    assert [one["path"] for one in made] == ["sqlite/m/openmemory.db"]
+    assert len(notes) == 1
+    assert notes[0].startswith("The export of q lacks the snapshots of its collections")
+    assert "HTTP 404" in notes[0]
+    assert stores.left() == []
+
+
 def recover_and_count(stores: Stores, snapshots: Path) -> None:
     """An empty Qdrant takes the snapshot in, and has all of its points then."""
     fresh, place = ROOT / "empty", "/snapshots"

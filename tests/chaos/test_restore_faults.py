@@ -144,7 +144,10 @@ def test_the_repository_vanishes(small: SmallStack, snapshot: dict[str, Any], wh
 
     def let_steal() -> None:
         begun.set()
-        time.sleep(0.1)
+        end = time.monotonic() + 60
+        while when == "before the fetch" and small.repository.exists():
+            assert time.monotonic() < end
+            time.sleep(0.001)
 
     with thief(small.repository, has_come) as away:
         with happening(("journal", "fetch"), let_steal) as progress:
@@ -223,7 +226,7 @@ def test_the_snapshot_is_damaged(small: SmallStack, snapshot: dict[str, Any]) ->
 def judged(small: SmallStack) -> Iterator[SmallStack]:
     """A third container, whose health check is a program in the volume data."""
     shutil.copy("/bin/sleep", small.root("data") / "judge")
-    check = {"test": ["CMD", "/data/judge", "0"], "interval": 200_000_000, "timeout": 10**9, "retries": 2}
+    check = {"test": ["CMD", "/data/judge", "0"], "interval": 200_000_000, "timeout": 10**10, "retries": 2}
     labels = {f"{LABELS}project": PROJECT, f"{LABELS}service": "judge", f"{LABELS}depends_on": ""}
     settings = small.client.create_host_config(binds=[f"{PROJECT}_data:/data"], network_mode="none")
     made = small.client.create_container(

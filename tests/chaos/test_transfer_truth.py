@@ -24,12 +24,18 @@ from test_byte_truth import KINDS, QUIET_S, ROUNDS, Scene, disks, scene
 
 __all__ = ["disks"]  # a fixture
 
+QUICK_S = 1.0  # of silence, after which a live pass is ended: rsync waits for ever to open what has become a pipe
+
 
 class Sender:
-    """A ledger of a scene's source, and rsync's daemon for its copy, as the target has it."""
+    """A ledger of a scene's source, and rsync's daemon for its copy, as the target has it.
 
-    def __init__(self, stage: Scene):
+    live_s: the silence that ends a live pass. In a freeze nothing becomes a pipe, and a busy machine is silent too.
+    """
+
+    def __init__(self, stage: Scene, live_s: float = transfer.STALLED_S):
         self.stage = stage
+        self.live_s = live_s
         self.ledger = Ledger(str(stage.source))
         stage.target.mkdir(parents=True)
         conf, shell = stage.root / "rsyncd.conf", stage.root / "shell"
@@ -41,7 +47,10 @@ class Sender:
     def send(self, frozen: bool) -> Batch:
         batch = self.ledger.batch(frozen)
         if batch.paths:
-            whole = send(batch, self.ledger.source, "data", self.shell, frozen=frozen)
+            with pytest.MonkeyPatch.context() as patch:
+                if not frozen:
+                    patch.setattr(transfer, "STALLED_S", self.live_s)
+                whole = send(batch, self.ledger.source, "data", self.shell, frozen=frozen)
             self.ledger.sent(batch, whole)
         if frozen:
             sweep(self.ledger.source, "data", self.shell)
@@ -59,11 +68,10 @@ class Sender:
 
 
 @pytest.mark.parametrize("disk", ["ext4", "xfs"])
-def test_what_has_been_sent_is_the_truth(disks: dict[str, Path], disk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_been_sent_is_the_truth(disks: dict[str, Path], disk: str) -> None:
     with scene(disks[disk], disks["ext4"]) as stage:
         (stage.source / "still").write_bytes(b"nobody writes to this one")
-        sender = Sender(stage)
-        monkeypatch.setattr(transfer, "STALLED_S", 1.0)
+        sender = Sender(stage, QUICK_S)
         stage.start(*KINDS)
         batches = []
         for number in range(ROUNDS):
@@ -90,11 +98,10 @@ def test_times_alone_would_miss_stores(disks: dict[str, Path], disk: str, monkey
     assert all(path.startswith("mapped-") for path in wrong)
 
 
-def test_names_that_become_anything_stop_no_live_pass(disks: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_become_anything_stop_no_live_pass(disks: dict[str, Path]) -> None:
     """Also a file that is a pipe when rsync opens it, which would wait for ever."""
-    monkeypatch.setattr(transfer, "STALLED_S", 1.0)
     with scene(disks["ext4"], disks["ext4"]) as stage:
-        sender = Sender(stage)
+        sender = Sender(stage, QUICK_S)
         stage.start("names", "names")
         end = time.monotonic() + 6
         while time.monotonic() < end:

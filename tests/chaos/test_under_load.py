@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def stack(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveS
 
 
 def restored(number: int, snapshot: str, request: BackupRequest) -> dict[str, dict[str, str]]:
-    """What the real stores hold when they start on a snapshot."""
+    """What the real stores hold when they start on a snapshot, and have recovered; their database is sound."""
     directory = ROOT / f"restored{number}"
     places = {key: directory / "volumes" / key for key in MOUNTS}
     repository = backup.open_repository(request, Places.of(PROJECT, request.state_dir))
@@ -76,7 +77,10 @@ def restored(number: int, snapshot: str, request: BackupRequest) -> dict[str, di
     copy = LiveStack(f"{PROJECT}{number}", directory / "stack", 28791 + number % 2, places)
     try:
         copy.up()
-        return copy.stores()
+        found = copy.stores()
+        with closing(sqlite3.connect(places["openmemory_data"] / "openmemory.db")) as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return found
     finally:
         copy.down()
         shutil.rmtree(directory)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +24,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.restore imp
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore.crew import Crew
 from ansible_collections.openmemory.stack.plugins.module_utils._core.update import exchange, update
 from ansible_collections.openmemory.stack.plugins.module_utils._core.update import undo as undoing
-from killing import at_phase, await_watcher, killed, refused_while_away
+from killing import at_phase, await_watcher, killed, refused_while_away, seconds_down
 from update_stack import (
     BOTH,
     NEW,
@@ -162,10 +161,7 @@ def test_killed_the_old_versions_run_again_within_seconds(home: Updated, phase: 
     before, files = home.trees(), home.files()
     (home.state / PROJECT / "last.json").unlink(missing_ok=True)
     killed(at_phase(phase, after_s), lambda: afresh(home))
-    died = time.monotonic()
-    while (home.running() != BOTH or os.path.exists(home.places.journal)) and time.monotonic() < died + 20:
-        time.sleep(0.05)
-    assert time.monotonic() - died < PROMISED_S
+    assert seconds_down(home, BOTH) < PROMISED_S
     assert home.running() == BOTH
     assert home.trees() == before
     assert home.files() == files

@@ -137,7 +137,7 @@ def test_killed_in_a_step_the_old_version_has_its_data_back(home: Stepping) -> N
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (home.running() != OLD or os.path.exists(home.places.journal)) and time.monotonic() < end:
         time.sleep(0.05)
     while home.inspected()["q"]["State"]["Health"]["Status"] != "healthy":

@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,10 @@ class Updated:
 
     def inspected(self, status: str | None = None) -> dict[str, Any]:
         filters = {"label": f"com.docker.compose.project={PROJECT}", **({"status": status} if status else {})}
-        found = [self.client.inspect_container(one["Id"]) for one in self.client.containers(all=True, filters=filters)]
+        found = []
+        for one in self.client.containers(all=True, filters=filters):
+            with suppress(docker.errors.NotFound):  # removed since it was listed
+                found.append(self.client.inspect_container(one["Id"]))
         return {about["Config"]["Labels"]["com.docker.compose.service"]: about for about in found}
 
     def left(self) -> list[str]:

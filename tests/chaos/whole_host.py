@@ -78,7 +78,8 @@ class Host:
         """Seconds until all run; what was frozen must not have been ended for it."""
         held = frozen(self.known)
         subprocess.run(["systemctl", "reset-failed", "docker"], check=True)
-        os.kill(int(subprocess.run(["pidof", "dockerd"], capture_output=True, check=True).stdout), signal.SIGKILL)
+        oldest = ["pgrep", "--oldest", "--exact", "dockerd"]  # for a moment what it starts has its name too
+        os.kill(int(subprocess.run(oldest, capture_output=True, check=True).stdout), signal.SIGKILL)
         seconds = thaw_seconds(self.known)
         for pid in held if seconds < PROMISED_S else ():
             os.kill(pid, 0)
@@ -90,7 +91,16 @@ class Host:
 
     def hold(self, at: str) -> int:
         """Whoever comes to this phase stands still; its pid, 0 if it got past it."""
-        return hold_at(self.stack, at)
+        journal, seen = self.stack.places.journal, False
+
+        def ended() -> bool:
+            """Whoever runs it is on another host, so by the journal: it was there and is gone."""
+            nonlocal seen
+            there = os.path.exists(journal)
+            over, seen = seen and not there, seen or there
+            return over
+
+        return hold_at(self.stack, at, ended=ended)
 
     def let_go(self, pid: int) -> None:
         os.kill(pid, signal.SIGCONT)

@@ -111,3 +111,21 @@ def test_cloning_is_tried(tmp_path: Path) -> None:
     assert durable.can_clone(str(source), "/proc") is False
     assert os.listdir(target) == []
     assert os.listdir(source) == ["deep"]
+
+
+def test_a_sample_that_goes_meanwhile_is_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store's journal, say; the next file is tried."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "source" / "stays").write_text("x")
+    tried = []
+
+    def clone(sample: str, to: str) -> None:
+        tried.append(os.path.basename(sample))
+        os.stat(sample)
+
+    monkeypatch.setattr(durable, "_clone", clone)
+    gone = str(tmp_path / "source" / "gone")
+    monkeypatch.setattr(durable, "_some_files", lambda _directory: iter([gone, str(tmp_path / "source" / "stays")]))
+    assert durable.can_clone(str(tmp_path / "source"), str(tmp_path / "target"))
+    assert tried[1:] == ["gone", "stays"]

@@ -29,6 +29,7 @@ from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back as back_core
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import restore as restore_core
 
+RESTORED = {"changed": True, "actions": [], "warnings": ["set force: true"], "diff": {"before": {"volumes": {}}}}
 RESULT = {
     "changed": True,
     "snapshot_id": "5f0c2a9be1d2",
@@ -94,7 +95,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return core
 
     monkeypatch.setattr(backup_core, "run", take(RESULT))
-    monkeypatch.setattr(restore_core, "run", take({"changed": True, "actions": [], "warnings": ["set force: true"]}))
+    monkeypatch.setattr(restore_core, "run", take(RESTORED))
     return found
 
 
@@ -324,7 +325,7 @@ def test_waiting_for_another_operation(run: Run, monkeypatch: pytest.MonkeyPatch
     assert run("backup", "--wait", "1") == 0
 
 
-SNAPSHOT = {"id": "5f0c2a9be1", "short_id": "5f0c2a9b", "time": "2020-01-02T03:04:05Z", "verified": "quick"}
+SNAPSHOT = {"id": "5f0c", "short_id": "5f0c", "time": "2020-01-02T03:04:05Z", "verified": "quick", "partial": ""}
 MANIFEST = {"freeze_s": 0.2, "volumes": {"a": {"census": {"tables": {"x": 2, "y": 3}}}, "b": {"census": None}}}
 
 
@@ -352,8 +353,7 @@ def test_list(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_status_says_what_wants_attention(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("status") == 3
     assert "No backup was made from this host yet." in capsys.readouterr().out
-    state = tmp_path / "state" / "om"
-    state.mkdir(parents=True)
+    (state := tmp_path / "state" / "om").mkdir(parents=True)
     last = {"created": "2020-01-02T03:04:05+00:00", "snapshot_id": "5f0c2a9be1", "freeze_s": 0.1, "verify": "quick"}
     (state / "last.json").write_text(json.dumps({"backup": last}))
     assert run("status") == 0

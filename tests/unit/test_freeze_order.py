@@ -83,6 +83,10 @@ FREEZERS = {
         [f"/sys/fs/cgroup/freezer/docker/{ID}/freezer.state", f"/sys/fs/cgroup/unified/docker/{ID}/cgroup.freeze"],
     ),
     "none": ("4:cpu:/x", [OTHER], []),
+    "a mount without a source": (
+        f"0::/docker/{ID}", ["40 25 0:50 / /mnt rw - tmpfs  rw", V2],
+        [f"/sys/fs/cgroup/docker/{ID}/cgroup.freeze"],
+    ),
 }  # fmt: skip
 
 

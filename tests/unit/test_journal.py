@@ -143,7 +143,7 @@ def test_a_journal_that_cannot_be_read_is_no_empty_one(places: Places, content: 
 
 
 RECOVERIES: dict[str, tuple[dict[str, Any], dict[str, str], list[str]]] = {
-    "paused": ({"paused": entries("a", "b")}, {"a": "paused", "b": "paused"}, ["unpause b", "unpause a"]),
+    "paused": ({"paused": entries("a", "b")}, {"a": "paused", "b": "paused"}, ["unpause a", "unpause b"]),
     "resumed already": ({"paused": entries("a")}, {"a": "running"}, []),
     "paused, and gone": ({"paused": entries("a", "b")}, {"b": "paused"}, ["unpause b"]),
     "restarted since, and paused by the user": ({"paused": entries("a")}, {"a": "paused t2"}, []),

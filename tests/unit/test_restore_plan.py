@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +39,8 @@ class OneSnapshot(Repository):
     """A repository whose only snapshot is of the stack om with two volumes."""
 
     def __init__(self, project: str = "om", **volumes: dict[str, Any]):
-        self.asked: list[tuple[str, str | None]] = []
+        self.asked: list[tuple[str | None, ...]] = []
+        self.tags: tuple[str, ...] = ()
         about = {
             key: {
                 "name": f"{project}_{key}",
@@ -58,9 +59,9 @@ class OneSnapshot(Repository):
             images={"qdrant": {"reference": "qdrant/qdrant:v1.20.0", "version": None}},
         )
 
-    def resolve(self, text: str, project: str | None, ask: bool = True) -> Snapshot:
-        self.asked.append((text, project))
-        return SNAPSHOT
+    def resolve(self, text: str, project: str | None, ask: bool = True, volumes: Sequence[str] = ()) -> Snapshot:
+        self.asked.append((text, project, *volumes))
+        return replace(SNAPSHOT, tags=self.tags)
 
     def manifest_text(self, snapshot_id: str) -> str:
         assert snapshot_id == SNAPSHOT.id
@@ -125,6 +126,18 @@ def test_in_place_goes_to_the_stacks_own_volumes_whatever_their_name(host: Host)
         "stop qdrant",
         "start qdrant",
     ]
+
+
+def test_a_snapshot_of_some_volumes_warns_unless_they_are_named(host: Host) -> None:
+    repository = OneSnapshot()
+    repository.tags = ("project=om", "partial=openmemory_data+qdrant_storage")
+    told = (
+        "The snapshot 5f0c5f0c holds only openmemory_data, qdrant_storage, not all volumes of the stack om, and the "
+        "others are left as they are; give the id of another one to bring back all."
+    )
+    assert told in plan_of(host, repository).warnings
+    assert told not in plan_of(host, repository, volumes=["qdrant_storage"]).warnings
+    assert repository.asked == [("latest", "om"), ("latest", "om", "qdrant_storage")]
 
 
 def test_a_host_that_never_had_the_stack_gets_its_volumes_with_composes_labels(host: Host) -> None:

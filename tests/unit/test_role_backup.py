@@ -115,7 +115,7 @@ def test_the_restore_role_passes_every_option() -> None:
     assert set(volume_restore.argument_spec()) - set(task["openmemory.stack.volume_restore"]) == {"stop_timeout"}
     templates = task["openmemory.stack.volume_restore"].values()
     used = set(re.findall(r"restore_\w+", " ".join(templates)))
-    assert used == set(load(ROLES / "restore" / "defaults" / "main.yml"))
+    assert used | {"restore_recover"} == set(load(ROLES / "restore" / "defaults" / "main.yml"))  # for the unit
 
 
 def test_the_purge_role_passes_every_option() -> None:
@@ -270,8 +270,8 @@ def test_the_archive_is_the_command(tmp_path: Path) -> None:
     archive.write_bytes(packed)
     with tarfile.open(archive) as tar:
         names = tar.getnames()
-        tar.extractall(tmp_path, filter="fully_trusted")
         assert {(member.uid, member.gid) for member in tar.getmembers()} == {(0, 0)}
+    subprocess.run(["tar", "--extract", "--file", archive, "--directory", tmp_path], check=True)
     assert names[-1] == f"openmemory-stack/{version}/complete"
     launcher = tmp_path / "launcher"
     place = tmp_path / "openmemory-stack" / version

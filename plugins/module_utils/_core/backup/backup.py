@@ -25,7 +25,7 @@ from ..operation.last import read_last, record_last
 from ..operation.lock import OperationLock
 from ..operation.places import CONFIG_DIR, Places
 from ..operation.progress import Progress
-from ..operation.recover import recover
+from ..operation.recover import recover, recover_from
 from ..operation.retired import refuse_retired
 from ..repository.ahead import CommitAhead
 from ..repository.known_packs import KnownPacks
@@ -62,10 +62,12 @@ def run(
         return measured(Places.of(request.project, request.state_dir, create=False), request)
 
     watch = Watch(request.project, "backup", request.state_dir, config_dir, measure)
-    return watched(watch, lambda: _run(request, engine, progress, check_mode))
+    return watched(watch, lambda: _run(request, engine, progress, check_mode, config_dir))
 
 
-def _run(request: BackupRequest, engine: Engine, progress: Progress, check_mode: bool) -> dict[str, Any]:
+def _run(
+    request: BackupRequest, engine: Engine, progress: Progress, check_mode: bool, config_dir: str = CONFIG_DIR
+) -> dict[str, Any]:
     request.check()
     places = Places.of(request.project, request.state_dir, create=False)
     refuse_retired(places)
@@ -85,15 +87,16 @@ def _run(request: BackupRequest, engine: Engine, progress: Progress, check_mode:
             repaired += purge_expired(places)
         try:
             journal = Journal.begin(places, "backup", uuid.uuid4().hex)
-            result = _Backup(request, engine, places, repository, progress, journal, ahead).run()
+            result = _Backup(request, engine, places, repository, progress, journal, ahead, config_dir).run()
         except OSError as error:
-            recover(engine, places, lock_held=True)
-            raise StackError(
+            failed = StackError(
                 f"The backup failed at {error.filename or 'a file'} ({error.strerror}); nothing was put into the "
                 "repository. Make room or repair the disk, then run it again."
-            ) from error
-        except BaseException:
-            recover(engine, places, lock_held=True)
+            )
+            recover_from(failed, engine, places)
+            raise failed from error
+        except BaseException as error:
+            recover_from(error, engine, places)
             raise
         return {**result, "actions": [*repaired, *result["actions"]]}
 
@@ -138,6 +141,7 @@ class _Backup:
         progress: Progress,
         journal: Journal,
         ahead: CommitAhead | None = None,
+        config_dir: str = CONFIG_DIR,
     ):
         self.request = request
         self.engine = engine
@@ -148,6 +152,7 @@ class _Backup:
         self.actions: list[str] = []
         self.warnings: list[str] = []
         self.ahead = ahead
+        self.config_dir = config_dir
 
     def run(self) -> dict[str, Any]:
         request, progress = self.request, self.progress
@@ -254,9 +259,7 @@ class _Backup:
         except (OSError, StackError) as error:
             self.warnings.append(f"The snapshot {commit.snapshot_id[:8]} was made, but none was removed: {error}")
             return []
-        self.actions += [
-            f"snapshot {snapshot.short_id} of {snapshot.time:%Y-%m-%d %H:%M} removed" for snapshot in going
-        ]
+        self.actions += [f"snapshot {snapshot.short_id} of {snapshot.local_time} removed" for snapshot in going]
         return [snapshot.id for snapshot in going]
 
     def _discard(self, plan: CapturePlan, staging: Staging) -> None:
@@ -265,11 +268,12 @@ class _Backup:
         except OSError as error:
             self.warnings.append(f"The snapshot was made, but {staging.root} was not removed ({error.strerror}).")
 
-    def _keep(self, snapshot_id: str, manifest: Manifest, result: dict[str, Any]) -> None:
+    def _keep(self, plan: CapturePlan, snapshot_id: str, manifest: Manifest, result: dict[str, Any]) -> None:
         """What is kept on this host only saves asking the repository, so a full disk is no failure any more."""
         from ..repository.kept_manifests import remember_manifest
+        from .regular import kind_of
 
-        kind = SAFETY if SAFETY in self.request.tags else "backup"
+        kind = SAFETY if SAFETY in self.request.tags else kind_of(plan, self.config_dir)
         try:
             remember_manifest(self.places, snapshot_id, manifest)
             record_last(self.places, kind, {**result, "created": manifest.created, "verify": manifest.verify})
@@ -299,7 +303,7 @@ class _Backup:
             "copies": [],
             "warnings": self.warnings,
         }
-        self._keep(commit.snapshot_id, manifest, result)
+        self._keep(plan, commit.snapshot_id, manifest, result)
         self.actions.append(f"snapshot {commit.snapshot_id[:8]} of {len(plan.volumes)} volumes made")
         result["actions"] = self.actions
         return result

@@ -76,4 +76,4 @@ def _entry(name: str, repository: Repository, own: list[Snapshot], going: list[S
 
 
 def _named(snapshot: Snapshot) -> str:
-    return f"snapshot {snapshot.short_id} of {snapshot.time:%Y-%m-%d %H:%M}"
+    return f"snapshot {snapshot.short_id} of {snapshot.local_time}"

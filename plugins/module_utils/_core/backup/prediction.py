@@ -50,7 +50,7 @@ def predict(request: BackupRequest, engine: Engine, places: Places, repository: 
         more, told = copies.predict(request, places, repository)
         warnings += told
         actions += [*more, *(f"the new snapshot would be copied to {copy.name}" for copy in request.far())]
-    actions += [f"snapshot {each.short_id} of {each.time:%Y-%m-%d %H:%M} would be removed" for each in removed]
+    actions += [f"snapshot {each.short_id} of {each.local_time} would be removed" for each in removed]
     return {
         "changed": True,
         "snapshot_id": None,

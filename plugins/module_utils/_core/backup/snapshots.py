@@ -102,7 +102,7 @@ def warnings_of(repository: Repository, snapshots: Sequence[Snapshot]) -> list[s
     ahead = of_the_future(snapshots, datetime.now(timezone.utc))
     if not ahead:
         return []
-    named = ", ".join(f"{each.short_id} ({each.time:%Y-%m-%d %H:%M})" for each in ahead[:3])
+    named = ", ".join(f"{each.short_id} ({each.local_time})" for each in ahead[:3])
     more = f" and {len(ahead) - 3} more" if len(ahead) > 3 else ""
     return [
         f"In {repository.restic.shown} snapshots say that they are of the future: {named}{more}; they are kept and not "

@@ -123,7 +123,7 @@ class SoundCopy:
         self.progress.phase("export")
         return export(
             self.engine, self.journal, self.plan.project, self.plan.containers, self._staged(), self.staging.export,
-            self.places.scratch, keys=self.plan.keys,
+            self.places.scratch, keys=self.plan.keys, notes=self.warnings,
         )  # fmt: skip
 
     def _staged(self) -> dict[str, str]:

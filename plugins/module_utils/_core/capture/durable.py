@@ -11,7 +11,7 @@ import glob
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from ..errors import StackError
@@ -181,10 +181,11 @@ def can_clone(source_dir: str, target_dir: str) -> bool:
             return False
         with open(first, "xb") as made:
             made.write(b"x" * 4096)
-        for sample in (first, _any_file(source_dir)):
-            if sample:
-                with open(sample, "rb", opener=_plain) as source, open(second, "wb") as target:
-                    fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
+        _clone(first, second)
+        for sample in _some_files(source_dir):
+            with suppress(FileNotFoundError):  # the store has removed it meanwhile: another one tells
+                _clone(sample, second)
+                break
     except OSError:
         return False
     finally:
@@ -199,11 +200,16 @@ def _plain(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def _any_file(directory: str) -> str | None:
-    """A regular file that is not empty, at most two directories down."""
+def _clone(sample: str, to: str) -> None:
+    with open(sample, "rb", opener=_plain) as source, open(to, "wb") as target:
+        fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
+
+
+def _some_files(directory: str) -> Iterator[str]:
+    """Regular files that are not empty, at most two directories down."""
     for depth in ("*", "*/*", "*/*/*"):
         for path in glob.iglob(os.path.join(glob.escape(directory), depth)):
-            about = os.lstat(path)
-            if stat.S_ISREG(about.st_mode) and about.st_size:
-                return path
-    return None
+            with suppress(FileNotFoundError):
+                about = os.lstat(path)
+                if stat.S_ISREG(about.st_mode) and about.st_size:
+                    yield path

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -81,6 +82,7 @@ class Freeze:
         self._stopped: list[Mapping[str, Any]] = []
         self._begun: float | None = None
         self._patient_until: float | None = None
+        self._ended: list[str] = []  # found so when they were to be resumed, by name
 
     def __enter__(self) -> Freeze:
         pause, stop = self._prepare()
@@ -160,10 +162,11 @@ class Freeze:
         self._kept = True
 
     def _prepare(self) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-        found = {
-            name: self._engine.inspect_container(name) for name in dict.fromkeys([*self._asked[0], *self._asked[1]])
-        }
-        to_stop = {found[name]["Id"] for name in self._asked[1]}
+        found = {}
+        for name in dict.fromkeys([*self._asked[0], *self._asked[1]]):
+            with suppress(NotFoundError):  # it has ended and gone since the plan was made, and writes no more
+                found[name] = self._engine.inspect_container(name)
+        to_stop = {found[name]["Id"] for name in self._asked[1] if name in found}
         self._watched = start_order(list({container["Id"]: container for container in found.values()}.values()))
         pause, stop = [], []
         for container in self._watched:
@@ -315,6 +318,11 @@ class Freeze:
             if guard is not None and (fired or late) and not guard.settled():
                 names = ", ".join(name_of(container) for container in self._paused)
                 trouble.append(f"Docker may still call {names} paused though they run; when it answers, run recover.")
+            if self._ended or (guard is not None and not fired and guard.fired == "engine"):
+                names = ", ".join(self._ended) or "the containers"
+                trouble.append(
+                    f"The Docker engine ended while it resumed {names}, so nothing was backed up; try again."
+                )
         except BaseException:  # interrupted a second time
             if guard is not None:
                 guard.let_go()
@@ -348,7 +356,10 @@ class Freeze:
             except NotFoundError:
                 return True
             except StackError:
-                if self._is(container, "Paused") is False:
+                state = self._state(container)
+                if state is not None and not state["Paused"]:
+                    if not state["Running"]:  # frozen it cannot end by itself
+                        self._ended.append(name_of(container))
                     return True
                 if order.get("freezer") and not is_frozen(order):
                     return resume(Docker(self._engine.docker_host[len("unix://") :]), order, BOOKKEEPING_S)
@@ -369,11 +380,12 @@ class Freeze:
                 problem = str(error)
         return [f"Container {name_of(container)} was stopped and does not start again; start it. {problem}"]
 
-    def _is(self, container: Mapping[str, Any], state: str) -> bool | None:
+    def _state(self, container: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What the engine says of it, None where it says nothing."""
         try:
-            return bool(self._engine.inspect_container(container["Id"])["State"][state])
+            return dict(self._engine.inspect_container(container["Id"])["State"])
         except NotFoundError:
-            return False
+            return {"Paused": False, "Running": True}  # gone: nothing is left to start
         except StackError:
             return None
 

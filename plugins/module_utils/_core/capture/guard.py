@@ -225,9 +225,9 @@ def take_over(places: Places) -> None:
 def find_freezer(pid: int, container: str) -> dict[str, str] | None:
     """The freezer file of a container's cgroup, with the words that close and open it; None if it cannot be seen."""
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             groups = file.read()
-        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # others' mounts, too
             mounts = file.read()
     except OSError:
         return None
@@ -237,7 +237,7 @@ def find_freezer(pid: int, container: str) -> dict[str, str] | None:
 def first_process(pid: int | None, container: str) -> str | None:
     """What no other process has in common with this one (its start, in the kernel's ticks); None if it is not there."""
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             inside = container in file.read()
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return f"{pid} {file.read().rpartition(')')[2].split()[19]}" if inside else None
@@ -259,7 +259,7 @@ def freezers(groups: str, mounts: str, container: str) -> list[dict[str, str]]:
     for line in mounts.splitlines():
         before, _separator, after = line.partition(" - ")
         root, point = before.split()[3:5]
-        kind, _source, options = after.split(maxsplit=2)
+        kind, _source, options = after.split(" ", 2)  # the source may be empty
         if kind not in paths or (kind == "cgroup" and "freezer" not in options.split(",")):
             continue
         inside = paths[kind][len(root.rstrip("/")) :]

@@ -13,6 +13,7 @@ from ..backup.request import QUIESCE, STAGING, VERIFY, WAYS, BackupRequest
 from ..operation.places import CONFIG_DIR
 from ..restore.request import RestoreRequest
 
+MACHINES = ("failed", "gate", "arrive")  # verbs that systemd and sshd call
 EXIT_CODES = """\
 exit codes:
   0  done
@@ -32,6 +33,7 @@ examples:
   openmemory-stack undo                take that restore back
   openmemory-stack VERB --help         more about one verb
 
+It is for root: put sudo before it where you are not.
 The settings are in /etc/openmemory-stack/PROJECT.json, so nothing else needs to be given.
 """
 BACKUP_EXAMPLES = """\
@@ -111,9 +113,10 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         ("gate", "What the key of a migration opens; sshd calls it.", "", _gate),
         ("arrive", "The target's part of a migration; the gate calls it.", "", _arrive),
     ):
+        listed: dict[str, Any] = {} if name in MACHINES else {"help": text}  # a verb without help is not in the list
         verb = verbs.add_parser(
             name,
-            help=text,
+            **listed,
             description=text,
             epilog=f"{epilog}\n{EXIT_CODES}".lstrip(),
             parents=[shared],
@@ -162,12 +165,19 @@ def _backup(parser: argparse.ArgumentParser) -> None:
     add("--tag", dest="tags", action="append", metavar="TAG", help="a tag to find the snapshot by; can be given again")
     add("--verify", choices=VERIFY, help=f"how the copy is checked; full starts the stores {_default(of, 'verify')}")
     add("--export", action="store_true", help="also store Neo4j dumps and other files that any tool can read")
-    add("--quiesce", choices=QUIESCE, help=f"what happens to the containers meanwhile {_default(of, 'quiesce')}")
-    add("--capture", choices=WAYS, help=f"the way of the copy {_default(of, 'capture')}")
+    quiesce = (
+        "pause freezes the containers for the instant, stop ends them for it, none leaves them writing (torn copy)"
+    )
+    add("--quiesce", choices=QUIESCE, help=f"{quiesce} {_default(of, 'quiesce')}")
+    capture = (
+        "share blocks (reflink), copy while frozen (single), or ahead and then what changed (two_pass); auto chooses"
+    )
+    add("--capture", choices=WAYS, help=f"{capture} {_default(of, 'capture')}")
     add("--compare", action="store_true", help="compare all contents while frozen; that takes longer")
     add("--staging", choices=STAGING, help=f"whether the copy stays for the next time {_default(of, 'staging')}")
     add("--staging-dir", metavar="DIR", help="where the copy is made (default: in the state directory)")
-    add("--freeze-timeout", type=float, metavar="S", help=f"seconds {_default(of, 'freeze_timeout')}")
+    frozen = "give up, and let the containers go on, when they were frozen for so many seconds"
+    add("--freeze-timeout", type=float, metavar="S", help=f"{frozen} {_default(of, 'freeze_timeout')}")
     add("--keep-all", action="store_true", default=False, help="remove no old snapshot this time")
     add("--no-init", dest="init", action="store_false", help="fail if there is no repository, instead of making one")
     add("--no-copies", action="store_true", default=False, help="leave the far repositories to the next backup")

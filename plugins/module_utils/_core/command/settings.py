@@ -71,7 +71,7 @@ def load(config_dir: str, given: Mapping[str, Any]) -> Settings:
     project = given.get("project") or _only(config_dir)
     found: dict[str, Any] = {"project": project}
     path = os.path.join(config_dir, f"{project}.json")
-    if os.path.exists(path):
+    if _is_there(path):
         found = _read(path)
         if found.setdefault("project", project) != project:
             raise UsageError(f"{path} is of the stack {found['project']}, not of {project}; rename it or correct it.")
@@ -83,6 +83,16 @@ def load(config_dir: str, given: Mapping[str, Any]) -> Settings:
     except StackError as error:
         raise UsageError(str(error)) from error
     return Settings(**found, config_dir=config_dir)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        raise UsageError(f"{path} cannot be read; run it as root.") from error
+    except OSError:
+        return False
+    return True
 
 
 def _far(found: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def snapshots(project: str, found: Mapping[str, Any], total: int) -> str:
                 age(moment),
                 duration(float(manifest["freeze_s"])) if manifest else "?",
                 each["verified"] or "?",
-                _holds(manifest["volumes"]) if manifest else "?",
+                _only(each["partial"]) + (_holds(manifest["volumes"]) if manifest else "?"),
                 " ".join(tags) or "-",
             )
         )
@@ -158,6 +158,9 @@ def status(found: Mapping[str, Any]) -> str:
             f"  last backup   {_ago(last)}, snapshot {last['snapshot_id'][:8]}, writes blocked "
             f"{duration(float(last['freeze_s']))}, verified: {last['verify']}"
         )
+    some = found["last"].get("backup_of_some")
+    if some:
+        lines.append(f"  of some       {_ago(some)}, snapshot {some['snapshot_id'][:8]}: {', '.join(some['volumes'])}")
     lines += show_repositories.status(found["last"])
     proven = found["last"].get("drill")
     lines.append(
@@ -267,6 +270,10 @@ def _volumes(volumes: Mapping[str, Mapping[str, Any]]) -> str:
 def _holds(volumes: Mapping[str, Mapping[str, Any]]) -> str:
     counted = [census(about["census"]) for _key, about in sorted(volumes.items()) if about.get("census")]
     return "; ".join(counted) or f"{len(volumes)} volumes"
+
+
+def _only(partial: str) -> str:
+    return f"only {partial.replace('+', ', ')}: " if partial else ""
 
 
 def _warnings(result: Mapping[str, Any]) -> list[str]:

@@ -65,6 +65,7 @@ def backup(options: Options, settings: Settings, progress: Progress) -> Outcome:
 
 def restore(options: Options, settings: Settings, progress: Progress) -> Outcome:
     from ..restore import restore as core
+    from ..restore.plan import LIVE
     from ..restore.request import RestoreRequest
 
     asked = _given(RestoreRequest, options)
@@ -80,7 +81,8 @@ def restore(options: Options, settings: Settings, progress: Progress) -> Outcome
     result = core.run(request, settings.engine(), progress, options["dry_run"])
     text = show.restore(settings.project, result)
     if options["dry_run"]:
-        text += f"\nNothing was done; to do it, leave --dry-run out{'' if forced else ' and give --force'}."
+        needs_force = not forced and LIVE in result["diff"]["before"]["volumes"].values()
+        text += f"\nNothing was done; to do it, leave --dry-run out{' and give --force' if needs_force else ''}."
     return Outcome(result, text, _code(result))
 
 

@@ -4,8 +4,9 @@
 
 """The results of the last runs of a stack's operations, for status, for monitoring and for reports.
 
-last.json holds {operation: result of the last success, operation_failed: the last failure, "repositories": …}. Times
-are ISO 8601 in UTC. A success has "finished" and "seconds", a failure "created", "seconds" and "message".
+last.json holds {operation: result of the last success, operation_failed: the last failure, "repositories": …}; a backup
+of fewer volumes than usual (backup/regular.py) has a name of its own. Times are ISO 8601 in UTC. A success has
+"finished" and "seconds", a failure "created", "seconds" and "message".
 """
 
 from __future__ import annotations

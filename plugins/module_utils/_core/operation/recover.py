@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..engine import Engine
-from ..errors import NotFoundError, StackError
+from ..errors import NotFoundError, PartlyDoneError, StackError
 from .durable_json import read_json
 from .journal import Journal
 from .lock import RECOVERY, OperationLock
@@ -46,6 +46,21 @@ def recover(engine: Engine, places: Places, *, check_mode: bool = False, lock_he
     return _Recovery(engine, places, check_mode).run()
 
 
+def recover_from(error: BaseException, engine: Engine, places: Places) -> None:
+    """recover() for an operation that has failed, and holds the lock. Where that fails too, a StackError tells both.
+
+    What was done all the same, or an interrupt, is left for the caller to raise; the journal then stays for the next.
+    """
+    try:
+        recover(engine, places, lock_held=True)
+    except StackError as second:
+        if isinstance(error, StackError) and not isinstance(error, PartlyDoneError):
+            raise StackError(
+                f"{error} What it left could not be put right: {second} Run openmemory-stack recover when that is "
+                "repaired."
+            ) from error
+
+
 class _Recovery:
     def __init__(self, engine: Engine, places: Places, check_mode: bool):
         self.engine = engine
@@ -67,14 +82,16 @@ class _Recovery:
                 time.sleep(float(data.get("hold") or 0.0))  # another host may run what is frozen here
                 await_settled(self.places, str(data.get("id")))
             done = self._resumed_by_guard()
-            for container in reversed(data.get("paused") or []):
+            for container in data.get("paused") or []:  # in start order, as all lists of the journal
                 if container["id"] not in done:
                     self._attempt(self._unpause, container)
         self._attempt(self._remove_throwaways, data.get("throwaway") or {})
         if self.journal is not None:
-            self._undo(self.journal)
-        for container in data.get("stopped") or []:
-            self._attempt(self._start, container)
+            try:
+                self._undo(self.journal)
+            except StackError as error:
+                raise StackError(" ".join([*self.problems, str(error)])) from error
+        self._start_stopped()
         for path in data.get("remove") or []:
             self._attempt(self._remove, path)
         if self.problems:
@@ -83,6 +100,11 @@ class _Recovery:
             self._remove_scratch()
             self._end(self.journal)
         return self.said
+
+    def _start_stopped(self) -> None:
+        """What runs already stays as it is, so that it can be called again."""
+        for container in (self.journal.data.get("stopped") or []) if self.journal is not None else []:
+            self._attempt(self._start, container)
 
     def _attempt(self, act: Callable[[Any], None], what: Any) -> None:
         """One container that does not start must not keep the others down; what failed is raised at the end."""
@@ -148,7 +170,11 @@ class _Recovery:
         """What an operation has changed beyond containers; each has its own way to one of its two ends."""
         operation = journal.data["operation"]
         if operation == "restore":
-            from ..restore.undo import undo  # late, here and below: only its own recovery needs it
+            from ..restore.undo import undo as with_start  # late, here and below: only its own recovery needs it
+
+            def undo(engine: Engine, journal: Journal) -> list[str]:
+                return with_start(engine, journal, self._start_stopped)
+
         elif operation == "purge":
             from ..purge.undo import undo
         elif operation == "convert":

@@ -24,7 +24,7 @@ from ..operation.last import record_last
 from ..operation.lock import OperationLock
 from ..operation.places import CONFIG_DIR, STATE_DIR, Places, private_directory, require_local
 from ..operation.progress import Progress
-from ..operation.recover import recover
+from ..operation.recover import recover, recover_from
 from ..repository.manifest import Manifest
 from ..repository.repairing import repair
 from ..repository.repository import Repository
@@ -85,8 +85,8 @@ def _run(
         journal = Journal.begin(places, "drill", os.urandom(8).hex())
         try:
             result = _Drill(request, engine, places, repository, progress, journal).run()
-        except BaseException:
-            recover(engine, places, lock_held=True)
+        except BaseException as error:
+            recover_from(error, engine, places)
             raise
         journal.end()
         record_last(places, "drill", result)

@@ -35,6 +35,7 @@ from .volume_keys import Containers, Keys, StoreContainer, stores_of
 _OUT = "/openmemory-export"  # where a throw-away finds the directory for what it makes
 _STOP_SECONDS = 120
 _DUMP_SECONDS = 3600.0
+_NOT_OFFERED = ("404", "405", "501")  # RFC 9110: no such route, not by this method, not implemented
 
 
 def export(
@@ -47,12 +48,14 @@ def export(
     scratch: str,
     timeout: float = 300.0,
     keys: Keys = None,
+    notes: list[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Write the exports of the staged volumes ({key: path}) to the directory target, which is replaced.
 
     Files there are root's with mode 0600: sqlite/KEY/NAME, qdrant/KEY/COLLECTION.snapshot, neo4j/KEY/DATABASE.dump.
     Returns a list of {"store", "key", "name", "path" (relative to target), "bytes"}. staged is not changed. timeout is
-    in seconds for each store's start. Raises StackError, also for a store whose container is not there.
+    in seconds for each store's start. notes gets a sentence on what a server does not offer, which is then left out.
+    Raises StackError, also for a store whose container is not there.
     """
     draft = f"{target}.part"
     shutil.rmtree(draft, ignore_errors=True)
@@ -74,7 +77,9 @@ def export(
             for directory in (os.path.dirname(place), place):
                 os.makedirs(directory, mode=0o700, exist_ok=True)
             with scratch_directory(journal, scratch, "export") as space, Throwaway(engine, journal, project) as own:
-                _EXPORTS[found.kind](_Work(own, store, path, place, space, timeout))
+                missing = _EXPORTS[found.kind](_Work(own, store, path, place, space, timeout))
+                if missing and notes is not None:
+                    notes.append(f"The export of {key} lacks {missing}")
             made += _listed(draft, found.kind, key)
         shutil.rmtree(target, ignore_errors=True)
         os.rename(draft, target)
@@ -128,7 +133,7 @@ class _Work:
         os.chmod(goal, 0o600)
 
 
-def _export_sqlite(work: _Work) -> None:
+def _export_sqlite(work: _Work) -> str:
     for entry in sorted(os.scandir(work.source), key=lambda one: one.name):
         if not entry.is_file(follow_symlinks=False) or not sqlite.starts_with(entry.path, sqlite.MAGIC):
             continue
@@ -140,9 +145,10 @@ def _export_sqlite(work: _Work) -> None:
         except sqlite3.Error as error:
             raise StackError(f"{entry.name} cannot be exported ({error}).") from error
         work.take(file, entry.name)
+    return ""
 
 
-def _export_qdrant(work: _Work) -> None:
+def _export_qdrant(work: _Work) -> str:
     twin = work.twin()
     out = work.out(twin)
     settings = {"QDRANT__STORAGE__SNAPSHOTS_PATH": _OUT}
@@ -152,14 +158,22 @@ def _export_qdrant(work: _Work) -> None:
         raise StackError("Qdrant ended before its snapshots were made.")
     for collection in service.ask("GET", "/collections")["result"]["collections"]:
         route = f"/collections/{quote(collection['name'], safe='')}/snapshots?wait=true"
-        answer = service.ask("POST", route, timeout=_DUMP_SECONDS)["result"]
+        try:
+            answer = service.ask("POST", route, timeout=_DUMP_SECONDS)["result"]
+        except ask.AnswerError as error:
+            if error.code not in _NOT_OFFERED:
+                raise
+            return (
+                f"the snapshots of its collections, which this server does not make ({error}); use a Qdrant that does."
+            )
         file = os.path.join(out, collection["name"], answer["name"])
         if not os.path.isfile(file):
             raise StackError(f"Qdrant says that it made the snapshot {answer['name']}, and it is not there.")
         work.take(file, f"{collection['name']}.snapshot")
+    return ""
 
 
-def _export_neo4j(work: _Work) -> None:
+def _export_neo4j(work: _Work) -> str:
     twin = work.twin()
     out = work.out(twin)
     # a dump wants a database that was closed cleanly: the server's own recovery does that
@@ -174,8 +188,10 @@ def _export_neo4j(work: _Work) -> None:
         raise StackError("neo4j-admin ended well and made no dump.")
     for file in dumps:
         work.take(os.path.join(out, file), file)
+    return ""
 
 
+# Each returns what its server does not offer, "" where nothing is missing.
 _EXPORTS = {sqlite.KIND: _export_sqlite, qdrant.KIND: _export_qdrant, neo4j.KIND: _export_neo4j}
 
 

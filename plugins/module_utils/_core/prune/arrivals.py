@@ -47,8 +47,8 @@ class Arrivals:
         """
         if self.last is not None and now < self.last - AHEAD:
             raise StackError(
-                f"The clock of this machine says {now:%Y-%m-%d %H:%M}, and the last run was at "
-                f"{self.last:%Y-%m-%d %H:%M}; nothing was removed. Set the clock."
+                f"The clock of this machine says {now:%Y-%m-%d %H:%M} UTC, and the last run was at "
+                f"{self.last:%Y-%m-%d %H:%M} UTC; nothing was removed. Set the clock."
             )
         first = self.last is None
         self.seen = {each.id: self.seen.get(each.id, min(each.time, now) if first else now) for each in snapshots}

@@ -106,8 +106,8 @@ def _look(
     if before is not None and earlier(now, request.keep.within) > before and going:
         going = []
         warnings.append(
-            f"The last run was at {before:%Y-%m-%d %H:%M}, before all that is kept: nothing was removed this time, in "
-            "case it is the clock of this machine that is wrong. The next run goes by it."
+            f"The last run was at {before:%Y-%m-%d %H:%M} UTC, before all that is kept: nothing was removed this time, "
+            "in case it is the clock of this machine that is wrong. The next run goes by it."
         )
     lying = false_times(wanted, arrivals.seen)
     if lying:
@@ -125,7 +125,7 @@ def _look(
         "removed": [_shown(each, arrivals) for each in going],
         "false_times": [_shown(each, arrivals) for each in lying],
         "actions": [
-            f"snapshot {each.short_id} of {each.project} on {each.hostname}, {each.time:%Y-%m-%d %H:%M}, removed"
+            f"snapshot {each.short_id} of {each.project} on {each.hostname}, {each.local_time}, removed"
             for each in going
         ],
         "warnings": warnings,

@@ -16,16 +16,24 @@ from .snapshot import Snapshot, iso, of_the_future, own_regular, whole_first
 _SHOWN_SNAPSHOTS = 10
 
 
-def choose(snapshots: Sequence[Snapshot], text: str, project: str | None, where: str, host: str = "") -> Snapshot:
+def choose(
+    snapshots: Sequence[Snapshot],
+    text: str,
+    project: str | None,
+    where: str,
+    host: str = "",
+    volumes: Sequence[str] = (),
+) -> Snapshot:
     """Repository.resolve() among snapshots already read (oldest first, all projects).
 
     Where the host has made some of the project, "latest", a tag or a time never finds one that another host made of
-    a stack of the same name, and "latest" or a time none of some volumes only where there is one of all; an id does.
+    a stack of the same name, and "latest" or a time none of some volumes only where there is one of all of those that
+    are wanted (volumes; () for all of the stack); an id does.
     """
     text = text.strip()
     own = [each for each in snapshots if project in (None, each.project)]
     regular = own_regular(own, host)
-    whole = whole_first(regular)
+    whole = whole_first(regular, volumes)
     if not own:
         others = sorted({each.project for each in snapshots})
         hint = f"; it has some of {', '.join(others)}" if others else ""

@@ -107,15 +107,16 @@ class Repository(Restoring):
         KnownSnapshots(self.restic).keep(told)
         return _ours(told, [*([f"project={project}"] if project else []), *tags])
 
-    def resolve(self, text: str, project: str | None, ask: bool = True) -> Snapshot:
+    def resolve(self, text: str, project: str | None, ask: bool = True, volumes: Sequence[str] = ()) -> Snapshot:
         """The snapshot meant: a full or short id, "latest", "tag:NAME", or a time ("2026-11-25 02:00", this host's time
         zone unless it names one: the newest not later). Only an id finds a safety snapshot. StackError lists what
         there is.
 
-        ask: also where this host knows the list, so that a wrong password is told at once.
+        ask: also where this host knows the list, so that a wrong password is told at once. volumes: which are wanted of
+        it, as in the project or as in Docker; () for all.
         """
         known = None if ask else KnownSnapshots(self.restic).all(exact=moment_of(text.strip()) is not None)
-        same = text, project, self.restic.shown, socket.gethostname()
+        same = text, project, self.restic.shown, socket.gethostname(), volumes
         if known is not None:
             with suppress(StackError):  # which would show times that are not those of the list
                 return choose(_ours(known, []), *same)

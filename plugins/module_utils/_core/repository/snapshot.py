@@ -56,6 +56,11 @@ class Snapshot:
         return self.time.replace(microsecond=0)
 
     @property
+    def local_time(self) -> str:
+        """For messages: 2026-11-25 02:45:27 in this host's time zone, as a restore may be asked for it."""
+        return self.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+    @property
     def origin(self) -> str:
         """The id by which a snapshot and its copies are known for the same."""
         return self.original or self.id
@@ -83,6 +88,11 @@ class Snapshot:
         """Which volumes it holds, where the project had more; "" for all of them."""
         return self._value("partial")
 
+    def holds(self, names: Sequence[str]) -> bool:
+        """Whether its tags say that it holds all of these volumes, named as in the project or as in Docker."""
+        some = self.partial.split("+")
+        return not self.partial or {*names} <= {*some, *(f"{self.project}_{name}" for name in some)}
+
     @property
     def user_tags(self) -> tuple[str, ...]:
         own = ("project=", "way=", "verified=", "partial=")
@@ -102,6 +112,7 @@ class Snapshot:
             "way": self.way,
             "verified": self.verified,
             "safety": self.is_safety,
+            "partial": self.partial,
             "tags": list(self.user_tags),
         }
 
@@ -117,9 +128,10 @@ def of_the_future(snapshots: Sequence[Snapshot], now: datetime) -> list[Snapshot
     return [each for each in snapshots if each.time > now + AHEAD]
 
 
-def whole_first(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
-    """Those of all of a project's volumes, or all where there is none such."""
-    return [each for each in snapshots if not each.partial] or list(snapshots)
+def whole_first(snapshots: Sequence[Snapshot], volumes: Sequence[str] = ()) -> list[Snapshot]:
+    """Those of all of a project's volumes, or of all of those that are wanted; all where there is none such."""
+    whole = [each for each in snapshots if not each.partial or (volumes and each.holds(volumes))]
+    return whole or list(snapshots)
 
 
 def parse_time(text: str) -> datetime:

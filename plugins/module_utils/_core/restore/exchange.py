@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from ..engine import ACTIVE, Engine
 from ..errors import StackError
@@ -76,7 +77,8 @@ class Exchange:
         self.record.stage = ACCEPTED
         if keep_seconds is not None:
             self.record.until = time.time() + keep_seconds
-        self.note()
+        stay: dict[str, Any] = {} if start else {"stopped": []}  # a recovery starts nothing then, either
+        self.journal.notes({KEY: self.record.as_json(), **stay})
         self.journal.free_room()
         finish(self.journal, self.record)
         self.journal.end()
@@ -124,11 +126,15 @@ def take_back(
     journal.free_room()
     try:
         if stage == SWAPPING:
-            undo(engine, journal)
+
+            def start() -> None:
+                nonlocal unhealthy
+                if isinstance(error, StackError):
+                    unhealthy = start_again(crew, wait_timeout)
+
+            undo(engine, journal, start)
             operation = journal.data["id"]
             taken_out = [entry.taken_out() for entry in kept.load(places) if entry.operation == operation]
-            if isinstance(error, StackError):
-                unhealthy = start_again(crew, wait_timeout)
         recover(engine, places, lock_held=True)  # starts what does not run yet, and ends the journal
     except (OSError, StackError) as second:
         raise StackError(

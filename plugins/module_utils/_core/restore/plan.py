@@ -35,6 +35,7 @@ from .targets import Target, choose_keys, find_targets, refuse_foreign
 
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 OVERHEAD = 4096  # bytes that a file may take beyond its size: a block's rest and its inode
+LIVE = "its live data"  # in a diff, of a volume that only force replaces
 _RAN = ("running", "restarting")
 
 
@@ -60,7 +61,7 @@ class RestorePlan:
         """What is done, in order, for people."""
         of = f"snapshot {self.snapshot.short_id}"
         if not self.snapshot.time_is_about:
-            of += f" of {self.snapshot.time:%Y-%m-%d %H:%M:%S}"
+            of += f" of {self.snapshot.local_time}"
         found = [f"create volume {target.name}" for target in self.targets if not target.exists]
         for target in self.targets:
             what = f"{self.path} in volume {target.name}" if self.path else f"volume {target.name}"
@@ -78,7 +79,7 @@ class RestorePlan:
         before: dict[str, Any] = {}
         after: dict[str, Any] = {}
         for target in self.targets:
-            now = "nothing" if target.empty else "its live data"
+            now = "nothing" if target.empty else LIVE
             before[target.name] = now if target.exists else None
             after[target.name] = {"snapshot": self.snapshot.id, "path": self.path or "."}
         return {"before": {"volumes": before}, "after": {"volumes": after}}
@@ -102,7 +103,8 @@ def make_plan(
     places: where this host may keep the snapshot's manifest, which saves reading it from the repository. ask: the
     repository, also for what this host knows of it.
     """
-    snapshot = repository.resolve(request.snapshot, request.from_project or request.project, ask)
+    of = request.from_project or request.project
+    snapshot = repository.resolve(request.snapshot, of, ask, request.volumes or ())
     manifest = Manifest(**manifest_of(repository, places, snapshot.id, keep=False))
     _refuse_other_stack(request, snapshot, manifest)
     keys = choose_keys(request, manifest)
@@ -121,6 +123,11 @@ def make_plan(
     check_space(targets, request.path)
     if not plan.crew.ids and any(target.users for target in targets):
         plan.warnings.append("None of the containers ran, so none is started and no census is compared.")
+    if snapshot.partial and request.volumes is None:
+        plan.warnings.append(
+            f"The snapshot {snapshot.short_id} holds only {', '.join(keys)}, not all volumes of the stack {of}, and the "
+            "others are left as they are; give the id of another one to bring back all."
+        )
     plan.warnings += _unchecked_logins(plan)
     return plan
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,49 +29,56 @@ TAKEN_BACK = "taken back"
 FETCHED = ("new", "meta", ".new.restoring")  # what a fetch makes in a directory of ours
 
 
-def undo(engine: Engine, journal: Journal) -> list[str]:
+def undo(engine: Engine, journal: Journal, decided: Callable[[], None] = lambda: None) -> list[str]:
     """Bring a restore to one of its two ends: all data as before, or all data restored and the old kept.
 
     Which one follows from the journal; what has been done already from the disk, so that it can be called again.
-    What was stopped is started afterwards by the caller (recover). Returns sentences; raises StackError where a step
-    fails, with nothing lost.
+    What was stopped is started by the caller: decided is called once all data is in its place, before anything is
+    removed, which takes its time and can fail. Returns sentences; raises StackError where a step fails, with nothing
+    lost.
     """
     found = journal.data.get(KEY)
     if not found:
         return []
     record = Record.from_json(found)
     if record.stage == ACCEPTED:
+        decided()
         return finish(journal, record)
-    return take_back(engine, journal, record)
+    said = _bring_back(engine, journal, record)
+    decided()
+    return said + _leave(engine, journal, record)
 
 
-def take_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
-    """Everything as it was before the restore, but for the containers' start.
+def _bring_back(engine: Engine, journal: Journal, record: Record) -> list[str]:
+    """All data as it was before the restore.
 
     New data that has been live is not removed but kept: a container may have run on it, even where the run died before
     it started any (Docker starts those with a restart policy when the host is up again), and told clients that a write
     is done.
     """
-    said = []
-    if record.stage == SWAPPING:
-        refuse_away(record.swaps, "restore")
-        stopped = [container["id"] for container in journal.data.get("stopped") or []]
-        anew = _made_since(engine, journal, record, stopped)
-        stop_if_active(engine, stopped)  # they may run on the new data by now
-        if anew is not None:
-            more = [{"id": identity, "name": anew.name(identity)} for identity in anew.ids]
-            journal.note("stopped", [*(journal.data.get("stopped") or []), *more])
-            stop_if_active(engine, anew.ids)
-        if any(swap.lived() for swap in record.swaps):  # all of them then: the stores belong together
-            record.lived = [swap.beside for swap in record.swaps]
-        journal.note(KEY, record.as_json())  # before the first rename: afterwards the disk does not tell
-        said = [
-            f"Brought the old data of the volume {swap.volume} back." for swap in reversed(record.swaps) if swap.back()
-        ]
-        record.stage = TAKEN_BACK  # what runs from here on runs on the old data, and is not stopped again
-        journal.note(KEY, record.as_json())
+    if record.stage != SWAPPING:
+        return []
+    refuse_away(record.swaps, "restore")
+    stopped = [container["id"] for container in journal.data.get("stopped") or []]
+    anew = _made_since(engine, journal, record, stopped)
+    stop_if_active(engine, stopped)  # they may run on the new data by now
+    if anew is not None:
+        more = [{"id": identity, "name": anew.name(identity)} for identity in anew.ids]
+        journal.note("stopped", [*(journal.data.get("stopped") or []), *more])
+        stop_if_active(engine, anew.ids)
+    if any(swap.lived() for swap in record.swaps):  # all of them then: the stores belong together
+        record.lived = [swap.beside for swap in record.swaps]
+    journal.note(KEY, record.as_json())  # before the first rename: afterwards the disk does not tell
+    said = [f"Brought the old data of the volume {swap.volume} back." for swap in reversed(record.swaps) if swap.back()]
+    record.stage = TAKEN_BACK  # what runs from here on runs on the old data, and is not stopped again
+    journal.note(KEY, record.as_json())
+    return said
+
+
+def _leave(engine: Engine, journal: Journal, record: Record) -> list[str]:
+    """After it was brought back: new data that has lived is kept, the rest of what the restore made goes away."""
     taken_out = keep_taken_out(Places(str(journal.data["project"]), record.state, ""), record)
-    said += [entry.taken_out() for entry in taken_out]
+    said = [entry.taken_out() for entry in taken_out]
     kept = {entry.path for entry in taken_out}
     for beside in record.beside:
         if beside in kept:
