@@ -107,6 +107,20 @@ def test_dockerd_dies(sleepers: Sleepers) -> None:
     assert sleepers.recover() == []
 
 
+def test_dockerd_dies_while_it_resumes(sleepers: Sleepers) -> None:
+    """The next one ends what was still frozen, and starts nothing of it: it must not look like a good freeze."""
+    sleepers.sh(f"docker rm -f {PREFIX}-a {PREFIX}-b")
+    sleepers.start("d")
+    process, _said = sleepers.freeze("resuming", "c", "d", stay=6)
+    sleepers.sh(KILL)
+    told = json.loads(process.communicate(timeout=BACK_S)[0])
+    assert told["error"].startswith("The Docker engine ended while it resumed"), told
+    back(sleepers)
+    sleepers.recover()
+    assert sleepers.wait({"c": "running", "d": "running"}, PROMISED_S) == {"c": "running", "d": "running"}
+    assert sleepers.recover() == []
+
+
 def test_dockerd_and_the_process_that_pauses_die(sleepers: Sleepers) -> None:
     process, said = sleepers.freeze("body", "a", "b", "c")
     thawed(sleepers, f"{KILL} {said['pid']}", said)

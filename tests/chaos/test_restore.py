@@ -152,6 +152,20 @@ def test_a_database_in_a_volume_of_files_comes_without_stale_files_too(
     assert sorted(place.name for place in root.iterdir()) == ["history.db"]
 
 
+def test_the_latest_of_one_volume_is_a_newer_backup_of_it(stack: Stack) -> None:
+    whole = stack.backup()
+    stack.fill("later")
+    alone, wanted = stack.backup(volumes=[{"name": "place"}]), stack.trees()
+    stack.fill("live")
+    live = stack.trees()
+    result = stack.restore(snapshot="latest", volumes=[f"{PROJECT}_place"])
+    assert result["snapshot_id"] == alone
+    assert stack.trees() == {**live, "place": wanted["place"]}
+    result = stack.restore(snapshot=alone)
+    assert any("holds only place, not all volumes" in warning for warning in result["warnings"])
+    assert stack.restore(snapshot="latest")["snapshot_id"] == whole
+
+
 def test_into_new_volumes_nothing_stops(stack: Stack, snapshot: dict[str, Any]) -> None:
     live = stack.trees()
     result = stack.restore(target="new", new_prefix=f"{PROJECT}look_", force=False)

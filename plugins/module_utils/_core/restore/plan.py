@@ -125,8 +125,8 @@ def make_plan(
         plan.warnings.append("None of the containers ran, so none is started and no census is compared.")
     if snapshot.partial and request.volumes is None:
         plan.warnings.append(
-            f"The snapshot {snapshot.short_id} holds only {', '.join(keys)}, not all volumes of the stack {of}, and the "
-            "others are left as they are; give the id of another one to bring back all."
+            f"The snapshot {snapshot.short_id} holds only {', '.join(keys)}, not all volumes of the stack {of}, and "
+            "the others are left as they are; give the id of another one to bring back all."
         )
     plan.warnings += _unchecked_logins(plan)
     return plan
