@@ -268,8 +268,8 @@ def test_exports_can_be_loaded_and_get_the_hosts_password(stores: Stores) -> Non
 def test_a_server_without_snapshots_is_exported_without_them(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     exchange = ask.Service.exchange
 
-    def elsewhere(self: Any, method: str, path: str, *more: Any) -> Any:
-        return exchange(self, method, path.replace("/snapshots?", "/none?"), *more)  # the real server's own answer
+    def elsewhere(self: Any, method: str, path: str, *more: Any, **named: Any) -> Any:
+        return exchange(self, method, path.replace("/snapshots?", "/none?"), *more, **named)  # its own answer
 
     monkeypatch.setattr(ask.Service, "exchange", elsewhere)
     notes: list[str] = []

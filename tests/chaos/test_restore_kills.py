@@ -32,14 +32,14 @@ SAFETY = ("safety", "freeze")  # freeze: of the safety capture
 
 
 def when_accepted(patch: pytest.MonkeyPatch) -> None:
-    note = Journal.note
+    notes = Journal.notes
 
-    def killing(self: Journal, key: str, value: Any) -> None:
-        note(self, key, value)
-        if key == "restore" and value["stage"] == "accepted":
+    def killing(self: Journal, values: dict[str, Any]) -> None:
+        notes(self, values)
+        if values.get("restore", {}).get("stage") == "accepted":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    patch.setattr(Journal, "note", killing)
+    patch.setattr(Journal, "notes", killing)
 
 
 def while_frozen(patch: pytest.MonkeyPatch) -> None:
