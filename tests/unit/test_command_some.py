@@ -46,6 +46,9 @@ def test_of_some_volumes_a_newer_snapshot_of_these_is_the_latest(volumes: tuple[
     for text in ("latest", "2027-01-01"):
         found = choose([made(3), *some], text, "p", "/r", volumes=volumes)
         assert int(found.short_id, 16) == number
+    tagged = [replace(each, tags=(*each.tags, "nightly")) for each in (made(3), *some)]  # as the settings may ask for
+    assert int(choose(tagged, "tag:nightly", "p", "/r", volumes=volumes).short_id, 16) == number
+    assert choose(tagged, "tag:nightly", "p", "/r") == tagged[0]
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ def choose(
     """Repository.resolve() among snapshots already read (oldest first, all projects).
 
     Where the host has made some of the project, "latest", a tag or a time never finds one that another host made of
-    a stack of the same name, and "latest" or a time none of some volumes only where there is one of all of those that
-    are wanted (volumes; () for all of the stack); an id does.
+    a stack of the same name, nor one of some volumes only where there is one of all of those that are wanted (volumes;
+    () for all of the stack); an id does.
     """
     text = text.strip()
     own = [each for each in snapshots if project in (None, each.project)]
@@ -43,7 +43,7 @@ def choose(
     if text in ("", "latest"):
         found = _newest(whole)
     elif text.startswith("tag:"):
-        found = _newest([each for each in regular if text[4:] in each.tags])
+        found = _newest(whole_first([each for each in regular if text[4:] in each.tags], volumes))
     else:
         found = [each for each in own if each.id.startswith(text)] if len(text) >= 4 else []
         if not found:
