@@ -17,8 +17,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.openmemory.stack.plugins.module_utils._core import room
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup import backup
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.request import BackupRequest
 from ansible_collections.openmemory.stack.plugins.module_utils._core.errors import StackError
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.journal import Journal
+from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.last import read_last
 from ansible_collections.openmemory.stack.plugins.module_utils._core.operation.progress import Progress
 from ansible_collections.openmemory.stack.plugins.module_utils._core.repository.restic import Restic
 from ansible_collections.openmemory.stack.plugins.module_utils._core.restore import back, kept, restore, writeback
@@ -164,6 +167,31 @@ def test_the_latest_of_one_volume_is_a_newer_backup_of_it(stack: Stack) -> None:
     result = stack.restore(snapshot=alone)
     assert any("holds only place, not all volumes" in warning for warning in result["warnings"])
     assert stack.restore(snapshot="latest")["snapshot_id"] == whole
+
+
+def test_a_backup_of_one_volume_is_not_the_stacks(stack: Stack, tmp_path: Path) -> None:
+    """Not for its age, nor for a failure before it, nor where there is no other yet."""
+
+    def run(**asked: Any) -> dict[str, Any]:
+        where = str(stack.repository), str(stack.password)
+        request = BackupRequest(PROJECT, *where, state_dir=str(stack.state), **asked)
+        found: dict[str, Any] = backup.run(request, stack.engine, Progress(), config_dir=str(tmp_path))
+        return found
+
+    (tmp_path / f"{PROJECT}.json").write_text('{"project": "omrest"}')
+    Path(stack.places.last).unlink()
+    some = run(volumes=[{"name": "place"}])
+    assert [*read_last(stack.places)] == ["backup_of_some"]
+    run()
+    with pytest.raises(StackError):
+        run(volumes=[{"name": "nowhere"}])
+    before = read_last(stack.places)
+    assert {"finished", "created"} <= {*before["backup"]}
+    run(volumes=[{"name": "place"}])
+    after = read_last(stack.places)
+    assert after.pop("backup_of_some")["snapshot_id"] != before.pop("backup_of_some")["snapshot_id"]
+    assert after == before
+    assert some["snapshot_id"] != after["backup"]["snapshot_id"]
 
 
 def test_into_new_volumes_nothing_stops(stack: Stack, snapshot: dict[str, Any]) -> None:

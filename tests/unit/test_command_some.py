@@ -51,6 +51,14 @@ def test_of_some_volumes_a_newer_snapshot_of_these_is_the_latest(volumes: tuple[
     assert choose(tagged, "tag:nightly", "p", "/r") == tagged[0]
 
 
+def test_what_the_settings_name_is_the_latest_and_holds_no_more() -> None:
+    there = [made(3), made(5, "volumes=openmemory_data+neo4j_data")]
+    assert choose(there, "latest", "p", "/r") == there[1]
+    assert choose(there, "latest", "p", "/r", volumes=["p_neo4j_data"]) == there[1]
+    assert choose(there, "latest", "p", "/r", volumes=["qdrant_storage"]) == there[0]
+    assert there[1].user_tags == ()
+
+
 @pytest.fixture
 def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "Asia/Tokyo")

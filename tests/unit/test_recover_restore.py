@@ -154,10 +154,10 @@ def test_what_was_to_stay_stopped_is_not_started_by_a_recovery(
     [
         (
             StackError("The engine ended."),
-            "The engine ended. What it left could not be put right: It is away. Run openmemory-stack recover when that",
+            "The engine ended. What was left could not be put right: It is away. Run openmemory-stack recover",
         ),
+        (KeyboardInterrupt(), "What was left could not be put right: It is away. Run openmemory-stack recover"),
         (PartlyDoneError("A copy failed.", {}), None),  # with its result
-        (KeyboardInterrupt(), None),
     ],
 )
 def test_a_recovery_that_fails_does_not_hide_the_reason(

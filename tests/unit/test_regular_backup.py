@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.regular import kind_of
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.regular import kind_of, tags
 
 
 def plan(*keys: str, whole: bool = False) -> Any:
@@ -25,20 +25,21 @@ def settings(*names: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("found", "captured", "kind"),
+    ("found", "captured", "kind", "tag"),
     [
-        (None, plan("a"), "backup"),  # whoever has no settings says each time what is wanted
-        (settings(), plan("a", "b", whole=True), "backup"),
-        (settings(), plan("a"), "backup_of_some"),
-        (settings("a", "om_b"), plan("a"), "backup_of_some"),
-        (settings("a", "om_b"), plan("a", "b"), "backup"),
-        (settings("a"), plan("a", "b"), "backup"),
-        ('{"options": []}', plan("a"), "backup_of_some"),
-        ("{", plan("a"), "backup"),
-        ("[]", plan("a"), "backup"),
+        (None, plan("a"), "backup", "partial=a"),  # whoever has no settings says each time what is wanted
+        (settings(), plan("a", "b", whole=True), "backup", ""),
+        (settings(), plan("a"), "backup_of_some", "partial=a"),
+        (settings("a", "om_b"), plan("a"), "backup_of_some", "partial=a"),
+        (settings("a", "om_b"), plan("b", "a"), "backup", "volumes=a+b"),
+        (settings("a"), plan("a", "b"), "backup", "volumes=a+b"),
+        ('{"options": []}', plan("a"), "backup_of_some", "partial=a"),
+        ("{", plan("a"), "backup", "partial=a"),
+        ("[]", plan("a"), "backup", "partial=a"),
     ],
 )
-def test_which_backups_count(tmp_path: Path, found: str | None, captured: Any, kind: str) -> None:
+def test_which_backups_count(tmp_path: Path, found: str | None, captured: Any, kind: str, tag: str) -> None:
     if found is not None:
         (tmp_path / "om.json").write_text(found)
     assert kind_of(captured, str(tmp_path)) == kind
+    assert tags(captured, str(tmp_path)) == ([tag] if tag else [])

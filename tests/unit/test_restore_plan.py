@@ -133,10 +133,10 @@ def test_a_snapshot_of_some_volumes_warns_unless_they_are_named(host: Host) -> N
     repository.tags = ("project=om", "partial=openmemory_data+qdrant_storage")
     told = (
         "The snapshot 5f0c5f0c holds only openmemory_data, qdrant_storage, not all volumes of the stack om, and the "
-        "others are left as they are; give the id of another one to bring back all."
+        "others are left as they are; where there is a snapshot of all, give its id to bring back all."
     )
     assert told in plan_of(host, repository).warnings
-    assert told not in plan_of(host, repository, volumes=["qdrant_storage"]).warnings
+    assert told not in plan_of(host, repository, volumes=["om_qdrant_storage"]).warnings
     assert repository.asked == [("latest", "om"), ("latest", "om", "qdrant_storage")]
 
 

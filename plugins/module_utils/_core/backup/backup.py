@@ -33,7 +33,7 @@ from ..repository.repository import Commit, Repository
 from ..repository.restic import Restic
 from ..repository.snapshot import OURS, SAFETY
 from ..restore.kept import purge_expired
-from . import head_start
+from . import head_start, regular
 from .request import BackupRequest, not_of_one_instant, tags_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ def run(
     def measure() -> tuple[str, dict[str, Any]]:
         return measured(Places.of(request.project, request.state_dir, create=False), request)
 
-    watch = Watch(request.project, "backup", request.state_dir, config_dir, measure)
+    def counts(result: dict[str, Any]) -> bool:
+        return regular.is_regular(Places.of(request.project, request.state_dir, create=False), result)
+
+    watch = Watch(request.project, "backup", request.state_dir, config_dir, measure, counts=counts)
     return watched(watch, lambda: _run(request, engine, progress, check_mode, config_dir))
 
 
@@ -75,7 +78,7 @@ def _run(
     if check_mode or not os.path.isdir(places.state):  # what is refused the first time leaves not even a directory
         from .prediction import predict  # late: most runs are no first one
 
-        predicted = predict(request, engine, places, repository)
+        predicted = predict(request, engine, places, repository, config_dir)
         if check_mode:
             return predicted
     Places.of(request.project, request.state_dir)
@@ -245,7 +248,7 @@ class _Backup:
         return self.repository.commit(staging.root, names, tags, progress=follow, instant=captured.instant)
 
     def _tags(self, plan: CapturePlan, way: str) -> list[str]:
-        return [OURS, f"way={way}", *tags_of(self.request, plan)]
+        return [OURS, f"way={way}", *tags_of(self.request, plan), *regular.tags(plan, self.config_dir)]
 
     def _retain(self, commit: Commit) -> list[str]:
         if self.request.keep is None:
@@ -271,9 +274,8 @@ class _Backup:
     def _keep(self, plan: CapturePlan, snapshot_id: str, manifest: Manifest, result: dict[str, Any]) -> None:
         """What is kept on this host only saves asking the repository, so a full disk is no failure any more."""
         from ..repository.kept_manifests import remember_manifest
-        from .regular import kind_of
 
-        kind = SAFETY if SAFETY in self.request.tags else kind_of(plan, self.config_dir)
+        kind = SAFETY if SAFETY in self.request.tags else regular.kind_of(plan, self.config_dir)
         try:
             remember_manifest(self.places, snapshot_id, manifest)
             record_last(self.places, kind, {**result, "created": manifest.created, "verify": manifest.verify})

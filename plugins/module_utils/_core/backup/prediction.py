@@ -19,11 +19,13 @@ from ..filesystem import may_clone
 from ..operation.places import Places
 from ..repository.repository import Repository
 from ..repository.snapshot import Snapshot
-from . import copies, forgetting
+from . import copies, forgetting, regular
 from .request import BackupRequest, not_of_one_instant, tags_of
 
 
-def predict(request: BackupRequest, engine: Engine, places: Places, repository: Repository) -> dict[str, Any]:
+def predict(
+    request: BackupRequest, engine: Engine, places: Places, repository: Repository, config_dir: str
+) -> dict[str, Any]:
     """The result of the module volume_backup in check mode; StackError for what would be refused."""
     plan = make_plan(engine, request.project, request.volumes, request.quiesce)
     _foresee(request, plan, places)
@@ -42,9 +44,8 @@ def predict(request: BackupRequest, engine: Engine, places: Places, repository: 
     if there:
         if repository.restic.local_path and not request.keep:  # else it has been opened, or will be
             repository.open()
-        new = Snapshot(
-            "new", "new", datetime.now(timezone.utc), tuple(tags_of(request, plan)), socket.gethostname(), ()
-        )
+        tags = (*tags_of(request, plan), *regular.tags(plan, config_dir))
+        new = Snapshot("new", "new", datetime.now(timezone.utc), tags, socket.gethostname(), ())
         removed = forgetting.predict(repository, request.project, request.keep, new) if request.keep else []
     if request.copies:
         more, told = copies.predict(request, places, repository)

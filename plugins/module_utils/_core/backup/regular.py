@@ -7,31 +7,58 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from ..capture.plan import CapturePlan
 from ..errors import StackError
 from ..operation.durable_json import read_json
+from ..operation.last import read_last
+from ..operation.places import Places
+
+if TYPE_CHECKING:
+    from ..capture.plan import CapturePlan
 
 REGULAR, OF_SOME = "backup", "backup_of_some"  # under which the results are kept, see operation/last.py
 
 
-def kind_of(plan: CapturePlan, config_dir: str) -> str:
-    """REGULAR for one of all volumes, or of all that the stack's settings name; OF_SOME for one of less.
+def is_usual(plan: CapturePlan, config_dir: str) -> bool | None:
+    """Whether it is of all volumes that the stack's settings (PROJECT.json in config_dir) name, or of all of the stack.
 
-    Without settings (PROJECT.json in config_dir) whatever is backed up is what is wanted.
+    None for some volumes of a stack without settings: nobody knows which are usual.
     """
     if plan.whole:
-        return REGULAR
+        return True
     try:
         settings = read_json(os.path.join(config_dir, f"{plan.project}.json"))
-    except StackError:  # the command tells; a snapshot that is there already is no reason to fail
+    except StackError:  # the command tells; a snapshot can be made all the same
         settings = None
     if not isinstance(settings, dict):
-        return REGULAR
+        return None
     there = {name for volume in plan.volumes for name in (volume.key, volume.name)}
     usual = _names(settings.get("options"))
-    return REGULAR if usual and usual <= there else OF_SOME
+    return bool(usual) and usual <= there
+
+
+def tags(plan: CapturePlan, config_dir: str) -> list[str]:
+    """By which "latest" and retention know what a snapshot counts as; none where it is of all volumes.
+
+    volumes= is one of those that the settings name, which counts as one of all does; partial= counts by itself.
+    """
+    if plan.whole:
+        return []
+    key = "volumes" if is_usual(plan, config_dir) else "partial"
+    return [f"{key}={'+'.join(sorted(volume.key for volume in plan.volumes))}"]
+
+
+def kind_of(plan: CapturePlan, config_dir: str) -> str:
+    """REGULAR, or OF_SOME for one of less than the settings name; without settings, what is backed up is meant."""
+    return OF_SOME if is_usual(plan, config_dir) is False else REGULAR
+
+
+def is_regular(places: Places, result: Mapping[str, Any]) -> bool:
+    """Whether the run with this result was recorded as the stack's own, or could not be recorded at all."""
+    some = read_last(places).get(OF_SOME) or {}
+    return bool(some.get("snapshot_id") != result.get("snapshot_id"))
 
 
 def _names(options: Any) -> set[str]:

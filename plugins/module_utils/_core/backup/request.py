@@ -121,9 +121,8 @@ def not_of_one_instant(volumes: Sequence[str]) -> str:
 
 
 def tags_of(request: BackupRequest, plan: CapturePlan) -> list[str]:
-    """Those that retention goes by, and the user's."""
-    partial = [] if plan.whole else [f"partial={'+'.join(sorted(volume.key for volume in plan.volumes))}"]
-    return [f"project={request.project}", f"verified={verified_of(request, plan)}", *request.tags, *partial]
+    """Those of every snapshot, and the user's; regular.tags() has more."""
+    return [f"project={request.project}", f"verified={verified_of(request, plan)}", *request.tags]
 
 
 def verified_of(request: BackupRequest, plan: CapturePlan) -> str:

@@ -126,7 +126,7 @@ class Freeze:
                 problem = self._has_fired()
         finally:
             stopped = self._stopped
-            trouble = self._resume()
+            trouble = self._resume(sound=kind is None and not problem)
             self._stopped = stopped
         if kind is None and not problem and not trouble:
             problem = self._restarted()
@@ -298,9 +298,10 @@ class Freeze:
         advice = "; raise freeze_timeout, or see what slows the disk." if reason == "deadline" else "; try again."
         return f"{text} and nothing was backed up{advice}"
 
-    def _resume(self, failed: bool = False) -> str | None:
+    def _resume(self, failed: bool = False, sound: bool = False) -> str | None:
         """Let everything run again; a sentence about what does not.
 
+        sound: all were frozen right before. One that has ended by now ended with the engine, and not by a user's word.
         failed: a call was refused or broken off, and the engine may still be about to do it; the guard waits for that.
         """
         guard, self._guard = self._guard, None
@@ -318,7 +319,7 @@ class Freeze:
             if guard is not None and (fired or late) and not guard.settled():
                 names = ", ".join(name_of(container) for container in self._paused)
                 trouble.append(f"Docker may still call {names} paused though they run; when it answers, run recover.")
-            if self._ended or (guard is not None and not fired and guard.fired == "engine"):
+            if sound and (self._ended or (guard is not None and not fired and guard.fired == "engine")):
                 names = ", ".join(self._ended) or "the containers"
                 trouble.append(
                     f"The Docker engine ended while it resumed {names}, so nothing was backed up; try again."
@@ -358,7 +359,7 @@ class Freeze:
             except StackError:
                 state = self._state(container)
                 if state is not None and not state["Paused"]:
-                    if not state["Running"]:  # frozen it cannot end by itself
+                    if not state["Running"]:
                         self._ended.append(name_of(container))
                     return True
                 if order.get("freezer") and not is_frozen(order):

@@ -28,7 +28,8 @@ PROBLEMS = "monitoring"  # in last.json: what stands in the way of monitoring it
 @dataclass(frozen=True)
 class Watch:
     """One run of an operation (metrics.OPERATIONS). measure gives what record_repository() takes. A quiet one tells of
-    no failure by itself, as it is tried again; systemd's hook does where it fails for good.
+    no failure by itself, as it is tried again; systemd's hook does where it fails for good. counts says of a result
+    whether it is one of that operation: else it changes nothing of what is known and told of it.
     """
 
     project: str
@@ -37,6 +38,7 @@ class Watch:
     config_dir: str = CONFIG_DIR
     measure: Callable[[], tuple[str, Mapping[str, Any]]] | None = field(default=None, repr=False)
     quiet: bool = False
+    counts: Callable[[Result], bool] = field(default=lambda _result: True, repr=False)
 
     def settings(self) -> MonitoringSettings | None:
         return load(self.config_dir, self.project)
@@ -70,7 +72,7 @@ def watched(watch: Watch, work: Callable[[], Result]) -> Result:
     except BaseException:  # a signal: whoever sent it knows, and is in a hurry
         failed(watch, "It was interrupted.", time.monotonic() - begun, quietly=True)
         raise
-    said = _succeeded(watch, result, time.monotonic() - begun)
+    said = _succeeded(watch, result, time.monotonic() - begun) if watch.counts(result) else []
     return {**result, "warnings": [*result.get("warnings", ()), *said]} if said else result
 
 

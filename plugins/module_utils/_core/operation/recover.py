@@ -49,16 +49,18 @@ def recover(engine: Engine, places: Places, *, check_mode: bool = False, lock_he
 def recover_from(error: BaseException, engine: Engine, places: Places) -> None:
     """recover() for an operation that has failed, and holds the lock. Where that fails too, a StackError tells both.
 
-    What was done all the same, or an interrupt, is left for the caller to raise; the journal then stays for the next.
+    What was done all the same (PartlyDoneError) is left for the caller to raise; the journal stays for the next run.
     """
     try:
         recover(engine, places, lock_held=True)
     except StackError as second:
-        if isinstance(error, StackError) and not isinstance(error, PartlyDoneError):
-            raise StackError(
-                f"{error} What it left could not be put right: {second} Run openmemory-stack recover when that is "
-                "repaired."
-            ) from error
+        if isinstance(error, PartlyDoneError):
+            return
+        reason = f"{error} " if isinstance(error, StackError) else ""
+        raise StackError(
+            f"{reason}What was left could not be put right: {second} Run openmemory-stack recover when that is "
+            "repaired."
+        ) from error
 
 
 class _Recovery:
@@ -69,6 +71,7 @@ class _Recovery:
         self.journal = Journal.load(places)
         self.said: list[str] = []
         self.problems: list[str] = []
+        self.started = False
 
     def run(self) -> list[str]:
         data = self.journal.data if self.journal is not None else {}
@@ -102,8 +105,11 @@ class _Recovery:
         return self.said
 
     def _start_stopped(self) -> None:
-        """What runs already stays as it is, so that it can be called again."""
-        for container in (self.journal.data.get("stopped") or []) if self.journal is not None else []:
+        """Once: by an undo as soon as it can be, or at the end."""
+        if self.started or self.journal is None:
+            return
+        self.started = True
+        for container in self.journal.data.get("stopped") or []:
             self._attempt(self._start, container)
 
     def _attempt(self, act: Callable[[Any], None], what: Any) -> None:

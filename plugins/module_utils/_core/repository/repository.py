@@ -113,7 +113,7 @@ class Repository(Restoring):
         there is.
 
         ask: also where this host knows the list, so that a wrong password is told at once. volumes: which are wanted of
-        it, as in the project or as in Docker; () for all.
+        it, as in the project or as Compose names them; () for all.
         """
         known = None if ask else KnownSnapshots(self.restic).all(exact=moment_of(text.strip()) is not None)
         same = text, project, self.restic.shown, socket.gethostname(), volumes

@@ -85,17 +85,18 @@ class Snapshot:
 
     @property
     def partial(self) -> str:
-        """Which volumes it holds, where the project had more; "" for all of them."""
+        """Which volumes it holds, where the project has more that are backed up; "" for all of them."""
         return self._value("partial")
 
     def holds(self, names: Sequence[str]) -> bool:
-        """Whether its tags say that it holds all of these volumes, named as in the project or as in Docker."""
-        some = self.partial.split("+")
-        return not self.partial or {*names} <= {*some, *(f"{self.project}_{name}" for name in some)}
+        """Whether its tags say that it holds all of these volumes, named as in the project or as Compose names them."""
+        listed = self.partial or self._value("volumes")
+        some = listed.split("+")
+        return not listed or {*names} <= {*some, *(f"{self.project}_{name}" for name in some)}
 
     @property
     def user_tags(self) -> tuple[str, ...]:
-        own = ("project=", "way=", "verified=", "partial=")
+        own = ("project=", "way=", "verified=", "partial=", "volumes=")
         return tuple(tag for tag in self.tags if tag not in (OURS, SAFETY) and not tag.startswith(own))
 
     def _value(self, key: str) -> str:
@@ -130,7 +131,7 @@ def of_the_future(snapshots: Sequence[Snapshot], now: datetime) -> list[Snapshot
 
 def whole_first(snapshots: Sequence[Snapshot], volumes: Sequence[str] = ()) -> list[Snapshot]:
     """Those of all of a project's volumes, or of all of those that are wanted; all where there is none such."""
-    whole = [each for each in snapshots if not each.partial or (volumes and each.holds(volumes))]
+    whole = [each for each in snapshots if (each.holds(volumes) if volumes else not each.partial)]
     return whole or list(snapshots)
 
 

@@ -125,12 +125,11 @@ def take_back(
     taken_out: list[str] = []
     journal.free_room()
     try:
-        if stage == SWAPPING:
+        if stage == SWAPPING and isinstance(error, StackError):
 
             def start() -> None:
                 nonlocal unhealthy
-                if isinstance(error, StackError):
-                    unhealthy = start_again(crew, wait_timeout)
+                unhealthy = start_again(crew, wait_timeout)
 
             undo(engine, journal, start)
             operation = journal.data["id"]

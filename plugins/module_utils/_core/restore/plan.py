@@ -104,7 +104,9 @@ def make_plan(
     repository, also for what this host knows of it.
     """
     of = request.from_project or request.project
-    snapshot = repository.resolve(request.snapshot, of, ask, request.volumes or ())
+    prefix = f"{request.project}_"
+    wanted = [name[len(prefix) :] if name.startswith(prefix) else name for name in request.volumes or ()]
+    snapshot = repository.resolve(request.snapshot, of, ask, wanted)
     manifest = Manifest(**manifest_of(repository, places, snapshot.id, keep=False))
     _refuse_other_stack(request, snapshot, manifest)
     keys = choose_keys(request, manifest)
@@ -126,7 +128,7 @@ def make_plan(
     if snapshot.partial and request.volumes is None:
         plan.warnings.append(
             f"The snapshot {snapshot.short_id} holds only {', '.join(keys)}, not all volumes of the stack {of}, and "
-            "the others are left as they are; give the id of another one to bring back all."
+            "the others are left as they are; where there is a snapshot of all, give its id to bring back all."
         )
     plan.warnings += _unchecked_logins(plan)
     return plan
