@@ -22,6 +22,7 @@ class Containers(Engine):
         super().__init__(None, "", "tcp://fake")
         self.services = services
         self.now = 0.0
+        self.streak = 3  # of failed checks, of one that is unhealthy
 
     def clock(self) -> float:
         return self.now
@@ -50,6 +51,7 @@ class Containers(Engine):
         if "(" in status and status.startswith("Up"):
             word = "unhealthy" if "unhealthy" in status else "starting" if "starting" in status else "healthy"
             state["Health"] = {"Status": word, "Log": [{"Output": "connection refused\nby hunter22"}]}
+            state["Health"]["FailingStreak"] = self.streak if word == "unhealthy" else 0
         if status.startswith("Exited"):
             state.update(Status="exited", ExitCode=int(status[8:-1]))
         if status == "Restarting":
@@ -74,6 +76,20 @@ def test_it_returns_when_the_last_one_is_healthy() -> None:
     engine = Containers(a={0: HEALTHY}, b={0: STARTING, 7: HEALTHY})
     engine.waiter().wait(60)
     assert 7 <= engine.now < 8
+
+
+@pytest.mark.parametrize("streak", [0, 3])
+def test_one_that_was_paused_is_waited_for_until_its_next_check(streak: int) -> None:
+    """Right after a backup, with checks half a minute apart."""
+    engine = Containers(a={0: UNHEALTHY, 29: HEALTHY})
+    engine.streak = streak
+    if streak:
+        with pytest.raises(StackError, match="is running and unhealthy"):
+            engine.waiter().wait(60)
+        assert engine.now < 29
+    else:
+        engine.waiter().wait(60)
+        assert engine.now >= 29
 
 
 def test_without_a_health_check_running_for_a_while_counts() -> None:

@@ -133,7 +133,9 @@ class Waiter:
             last = _readable((state["Health"].get("Log") or [{}])[-1].get("Output") or "")
             said = f"; its last health check said: {' '.join(last)[-_CHECK_CHARACTERS:]}" if last else ""
             text = f"container {name} is running and {health}{said}"
-            return text, health == "unhealthy" and self._lasts(identity, _UNHEALTHY_SECONDS)
+            # Docker calls one that was paused, as by a backup, unhealthy until its next check: without a failed one.
+            failing = health == "unhealthy" and state["Health"].get("FailingStreak", 1) > 0
+            return text, failing and self._lasts(identity, _UNHEALTHY_SECONDS)
         text = f"container {name} is {state['Status']}"
         if state["Status"] in ("exited", "restarting", "dead"):
             text += f" (exit code {state['ExitCode']}"
