@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..command.settings import Settings, UsageError, load
-from ..compose_containers import health_of, project_containers, service_of
+from ..compose_containers import health_now, project_containers, service_of
 from ..engine import Engine
 from ..errors import StackError
 from ..operation.last import read_last
@@ -88,7 +88,7 @@ def _stack(name: str, connect: Callable[[], Engine], wanted: Wanted, now: dateti
     found["settings"] = bool(settings.repository)
     with _part("docker", problems):
         engine = settings.engine() if settings.repository else connect()
-        found["containers"] = [_container(each) for each in project_containers(engine, name)]
+        found["containers"] = [_container(engine, each) for each in project_containers(engine, name)]
         timeout = wanted.size_seconds or None
         volumes = report_volumes(engine, compose_project=name, size_timeout=timeout)["volumes"]
         found["volumes"] = [_volume(each) for each in volumes]
@@ -162,13 +162,13 @@ def _repository(found: dict[str, Any], settings: Settings, wanted: Wanted, now: 
     found["repository"].update({"stored_bytes": stats["size_bytes"], "snapshots": stats["snapshots"]})
 
 
-def _container(container: Mapping[str, Any]) -> dict[str, Any]:
+def _container(engine: Engine, container: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": container["Names"][0].lstrip("/"),
         "service": service_of(container),
         "image": container["Image"],
         "state": container["State"],
-        "health": health_of(container),
+        "health": health_now(engine, container),
     }
 
 
