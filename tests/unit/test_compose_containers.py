@@ -31,9 +31,13 @@ class Engine:
         ("Up 9 minutes (healthy)", None, "healthy"),
         ("Up 1 second (health: starting)", None, "starting"),
         ("Up 9 minutes", None, "none"),
-        ("Up 9 minutes (unhealthy)", {"Health": {"FailingStreak": 3}}, "unhealthy"),
-        ("Up 9 minutes (unhealthy)", {"Health": {"FailingStreak": 0}}, "starting"),  # it was paused
-        ("Up 9 minutes (unhealthy)", {}, "unhealthy"),
+        ("Up 9 minutes (unhealthy)", {"Health": {"Status": "unhealthy", "FailingStreak": 3}}, "unhealthy"),
+        (
+            "Up 9 minutes (unhealthy)",
+            {"Health": {"Status": "unhealthy", "FailingStreak": 0}},
+            "starting",
+        ),  # it was paused
+        ("Up 9 minutes (unhealthy)", {"Health": {"Status": "unhealthy"}}, "unhealthy"),
         ("Up 9 minutes (unhealthy)", None, "unhealthy"),  # gone meanwhile
     ],
 )

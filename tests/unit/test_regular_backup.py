@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.regular import kind_of, tags
+from ansible_collections.openmemory.stack.plugins.module_utils._core.backup.regular import is_usual, kind_of, tags
 
 
 def plan(*keys: str, whole: bool = False) -> Any:
@@ -41,5 +41,6 @@ def settings(*names: str) -> str:
 def test_which_backups_count(tmp_path: Path, found: str | None, captured: Any, kind: str, tag: str) -> None:
     if found is not None:
         (tmp_path / "om.json").write_text(found)
-    assert kind_of(captured, str(tmp_path)) == kind
-    assert tags(captured, str(tmp_path)) == ([tag] if tag else [])
+    usual = is_usual(captured, str(tmp_path))
+    assert kind_of(usual) == kind
+    assert tags(captured, usual) == ([tag] if tag else [])

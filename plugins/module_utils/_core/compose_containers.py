@@ -40,15 +40,21 @@ def health_of(container: Mapping[str, Any]) -> str:
     return "none"
 
 
-def health_now(engine: Engine, container: Mapping[str, Any]) -> str:
-    """health_of(), but "starting" for one that was paused, as by a backup: Docker calls it unhealthy until its next
-    check, though none has failed (seen with 20.10 and 26.1). Asks the engine only about one that is unhealthy.
+def health_in(state: Mapping[str, Any]) -> str:
+    """As health_of(), of an inspected state, but "starting" for one that was paused, as by a backup: Docker calls it
+    unhealthy until its next check, though none has failed (seen with 20.10 and 26.1).
     """
+    health = state.get("Health") or {}
+    found = str(health.get("Status", "none"))
+    return "starting" if found == "unhealthy" and health.get("FailingStreak") == 0 else found
+
+
+def health_now(engine: Engine, container: Mapping[str, Any]) -> str:
+    """health_in() of a listed container; asks the engine only about one that is unhealthy."""
     listed = health_of(container)
     if listed != "unhealthy":
         return listed
     try:
-        health = engine.inspect_container(container["Id"])["State"].get("Health") or {}
+        return health_in(engine.inspect_container(container["Id"])["State"])
     except NotFoundError:
         return listed
-    return "starting" if health.get("FailingStreak") == 0 else listed

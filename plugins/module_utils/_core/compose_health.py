@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .compose_containers import health_of, project_containers, service_of
+from .compose_containers import health_in, health_of, project_containers, service_of
 from .engine import Engine
 from .errors import StackError
 from .project_secrets import Mask
@@ -127,15 +127,13 @@ class Waiter:
         state = inspected["State"]
         name = inspected["Name"].lstrip("/")
         if state["Status"] == "running":
-            health = (state.get("Health") or {}).get("Status", "none")
+            health = health_in(state)
             if health in ("healthy", "none"):
                 return self._judge_running(identity, name, inspected, health), False
             last = _readable((state["Health"].get("Log") or [{}])[-1].get("Output") or "")
             said = f"; its last health check said: {' '.join(last)[-_CHECK_CHARACTERS:]}" if last else ""
             text = f"container {name} is running and {health}{said}"
-            # Docker calls one that was paused, as by a backup, unhealthy until its next check: without a failed one.
-            failing = health == "unhealthy" and state["Health"].get("FailingStreak", 1) > 0
-            return text, failing and self._lasts(identity, _UNHEALTHY_SECONDS)
+            return text, health == "unhealthy" and self._lasts(identity, _UNHEALTHY_SECONDS)
         text = f"container {name} is {state['Status']}"
         if state["Status"] in ("exited", "restarting", "dead"):
             text += f" (exit code {state['ExitCode']}"

@@ -56,7 +56,7 @@ def run(
     and with settings of monitoring in config_dir also written as metrics and told to people.
     """
     if check_mode:
-        return _run(request, engine, progress, check_mode)
+        return _run(request, engine, progress, check_mode, config_dir)
 
     def measure() -> tuple[str, dict[str, Any]]:
         return measured(Places.of(request.project, request.state_dir, create=False), request)
@@ -69,7 +69,7 @@ def run(
 
 
 def _run(
-    request: BackupRequest, engine: Engine, progress: Progress, check_mode: bool, config_dir: str = CONFIG_DIR
+    request: BackupRequest, engine: Engine, progress: Progress, check_mode: bool, config_dir: str
 ) -> dict[str, Any]:
     request.check()
     places = Places.of(request.project, request.state_dir, create=False)
@@ -156,11 +156,13 @@ class _Backup:
         self.warnings: list[str] = []
         self.ahead = ahead
         self.config_dir = config_dir
+        self.usual: bool | None = None
 
     def run(self) -> dict[str, Any]:
         request, progress = self.request, self.progress
         progress.phase("plan")
         plan = make_plan(self.engine, request.project, request.volumes, request.quiesce)
+        self.usual = regular.is_usual(plan, self.config_dir)
         paths = [volume.path for volume in plan.volumes]
         staging = Staging(staging_root(request.staging_dir, self.places.staging, request.project, paths))
         progress.phase("repository")
@@ -248,7 +250,7 @@ class _Backup:
         return self.repository.commit(staging.root, names, tags, progress=follow, instant=captured.instant)
 
     def _tags(self, plan: CapturePlan, way: str) -> list[str]:
-        return [OURS, f"way={way}", *tags_of(self.request, plan), *regular.tags(plan, self.config_dir)]
+        return [OURS, f"way={way}", *tags_of(self.request, plan), *regular.tags(plan, self.usual)]
 
     def _retain(self, commit: Commit) -> list[str]:
         if self.request.keep is None:
@@ -271,11 +273,11 @@ class _Backup:
         except OSError as error:
             self.warnings.append(f"The snapshot was made, but {staging.root} was not removed ({error.strerror}).")
 
-    def _keep(self, plan: CapturePlan, snapshot_id: str, manifest: Manifest, result: dict[str, Any]) -> None:
+    def _keep(self, snapshot_id: str, manifest: Manifest, result: dict[str, Any]) -> None:
         """What is kept on this host only saves asking the repository, so a full disk is no failure any more."""
         from ..repository.kept_manifests import remember_manifest
 
-        kind = SAFETY if SAFETY in self.request.tags else regular.kind_of(plan, self.config_dir)
+        kind = SAFETY if SAFETY in self.request.tags else regular.kind_of(self.usual)
         try:
             remember_manifest(self.places, snapshot_id, manifest)
             record_last(self.places, kind, {**result, "created": manifest.created, "verify": manifest.verify})
@@ -305,7 +307,7 @@ class _Backup:
             "copies": [],
             "warnings": self.warnings,
         }
-        self._keep(plan, commit.snapshot_id, manifest, result)
+        self._keep(commit.snapshot_id, manifest, result)
         self.actions.append(f"snapshot {commit.snapshot_id[:8]} of {len(plan.volumes)} volumes made")
         result["actions"] = self.actions
         return result

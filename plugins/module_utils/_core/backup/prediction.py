@@ -44,7 +44,7 @@ def predict(
     if there:
         if repository.restic.local_path and not request.keep:  # else it has been opened, or will be
             repository.open()
-        tags = (*tags_of(request, plan), *regular.tags(plan, config_dir))
+        tags = (*tags_of(request, plan), *regular.tags(plan, regular.is_usual(plan, config_dir)))
         new = Snapshot("new", "new", datetime.now(timezone.utc), tags, socket.gethostname(), ())
         removed = forgetting.predict(repository, request.project, request.keep, new) if request.keep else []
     if request.copies:

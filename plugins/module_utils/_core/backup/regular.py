@@ -39,20 +39,20 @@ def is_usual(plan: CapturePlan, config_dir: str) -> bool | None:
     return bool(usual) and usual <= there
 
 
-def tags(plan: CapturePlan, config_dir: str) -> list[str]:
+def tags(plan: CapturePlan, usual: bool | None) -> list[str]:
     """By which "latest" and retention know what a snapshot counts as; none where it is of all volumes.
 
     volumes= is one of those that the settings name, which counts as one of all does; partial= counts by itself.
     """
     if plan.whole:
         return []
-    key = "volumes" if is_usual(plan, config_dir) else "partial"
+    key = "volumes" if usual else "partial"
     return [f"{key}={'+'.join(sorted(volume.key for volume in plan.volumes))}"]
 
 
-def kind_of(plan: CapturePlan, config_dir: str) -> str:
+def kind_of(usual: bool | None) -> str:
     """REGULAR, or OF_SOME for one of less than the settings name; without settings, what is backed up is meant."""
-    return OF_SOME if is_usual(plan, config_dir) is False else REGULAR
+    return OF_SOME if usual is False else REGULAR
 
 
 def is_regular(places: Places, result: Mapping[str, Any]) -> bool:
